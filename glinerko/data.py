@@ -1,0 +1,355 @@
+"""Reading rows, checking them, and turning mentions into character spans.
+
+Character spans are the one currency: reading turns mention strings into offsets once, and everything after speaks
+offsets into the original text. Rows live in a ``datasets.Dataset``, on disk and memory-mapped.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets.fingerprint import Hasher
+
+from glinerko import __version__
+from glinerko.errors import DataError, first_line
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """A labelled stretch of a text, ``[start, end)`` in characters; ``score`` is a probability where predicted."""
+
+    start: int
+    end: int
+    label: str
+    score: float | None = None
+
+    @property
+    def key(self) -> tuple[int, int, str]:
+        return self.start, self.end, self.label
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A gold mention as it was annotated, and every place where it stands in the text (none: absent)."""
+
+    label: str
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One document with its gold. ``labels`` are those it was annotated for, with or without mentions."""
+
+    id: str
+    text: str
+    labels: tuple[str, ...]
+    mentions: tuple[Mention, ...]
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Example:
+        mentions = tuple(
+            Mention(m["label"], m["text"], tuple((s["start"], s["end"]) for s in m["spans"])) for m in row["mentions"]
+        )
+        return cls(row["id"], row["text"], tuple(row["labels"]), mentions)
+
+    @property
+    def gold_spans(self) -> set[tuple[int, int, str]]:
+        """Every occurrence of every mention, as ``(start, end, label)``."""
+        return {(start, end, m.label) for m in self.mentions for start, end in m.spans}
+
+    @property
+    def gold_strings(self) -> set[tuple[str, str]]:
+        """Every mention, present in the text or not, as ``(mention string, label)``."""
+        return {(m.text, m.label) for m in self.mentions}
+
+
+@dataclass(frozen=True)
+class LabelSchema:
+    """The labels of a corpus in a fixed order, and what each of them means where a row says so."""
+
+    labels: tuple[str, ...]
+    descriptions: dict[str, str]
+
+
+_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "text": Value("string"),
+        "labels": List(Value("string")),
+        "descriptions": List({"label": Value("string"), "description": Value("string")}),
+        "mentions": List(
+            {
+                "label": Value("string"),
+                "text": Value("string"),
+                "spans": List({"start": Value("int64"), "end": Value("int64")}),
+            }
+        ),
+        "place": Value("string"),
+        "error": Value("string"),
+    }
+)
+
+
+def find_mention(text: str, mention: str) -> list[tuple[int, int]]:
+    """All occurrences of ``mention`` in ``text``: exact ones, or else those that differ only in white space."""
+    mention = mention.strip()
+    exact = [match.span() for match in re.finditer(re.escape(mention), text)]
+    if exact:
+        return exact
+    loose = r"\s*".join(re.escape(character) for character in mention if not character.isspace())
+    return [match.span() for match in re.finditer(loose, text)]
+
+
+def parse_row(raw: Any, default_id: str) -> dict[str, Any]:
+    """One row of any of the three shapes, checked, with its mentions as character spans.
+
+    The shapes: ``{"text", "entities": {label: [mention]}, "entity_descriptions"?, "id"?}``, the same with
+    ``{"text", "start", "end"}`` mentions, and gliner2's ``{"input", "output": {"entities", "entity_descriptions"}}``.
+
+    Raises:
+        ValueError: the reason in one line, without the row's text.
+    """
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"expected an object with 'text' and 'entities', found {_kind(raw)}")
+    body: Any = raw
+    text = raw.get("text")
+    if raw.get("input") is not None and raw.get("output") is not None:
+        text, body = raw["input"], raw["output"]
+        if not isinstance(body, Mapping):
+            raise ValueError(f"'output' must be an object, found {_kind(body)}")
+    if not isinstance(text, str):
+        raise ValueError(f"'text' must be a string, found {_kind(text)}")
+    if not text.strip():
+        raise ValueError("'text' is empty")
+    _check_unicode("'text'", text)
+
+    descriptions = body.get("entity_descriptions") or {}
+    entities = body.get("entities")
+    if not isinstance(entities, Mapping):
+        raise ValueError(f"'entities' must be an object of label: [mention, ...], found {_kind(entities)}")
+    if not isinstance(descriptions, Mapping):
+        raise ValueError(f"'entity_descriptions' must be an object of label: text, found {_kind(descriptions)}")
+    for label in (*entities, *descriptions):
+        if not isinstance(label, str) or not label.strip():
+            raise ValueError("a label is empty")
+        _check_unicode("a label", label)
+    for label, description in descriptions.items():
+        if description is not None and not isinstance(description, str):
+            raise ValueError(f"the description of {label!r} must be a string, found {_kind(description)}")
+
+    mentions = []
+    for label, values in entities.items():
+        if not isinstance(values, Sequence | None) or isinstance(values, str):
+            raise ValueError(f"the mentions of {label!r} must be a list, found {_kind(values)}")
+        mentions.extend(_parse_mention(text, label, number, value) for number, value in enumerate(values or [], 1))
+
+    identifier = raw.get("id")
+    return {
+        "id": default_id if identifier is None else str(identifier),
+        "text": text,
+        "labels": list(dict.fromkeys((*descriptions, *entities))),
+        "descriptions": [{"label": label, "description": text} for label, text in descriptions.items() if text],
+        "mentions": mentions,
+    }
+
+
+def _parse_mention(text: str, label: str, number: int, value: Any) -> dict[str, Any]:
+    where = f"mention {number} of {label!r}"
+    if isinstance(value, str):
+        _check_unicode(where, value)
+        if not value.strip():
+            raise ValueError(f"{where} is empty")
+        return {"label": label, "text": value, "spans": _as_spans(find_mention(text, value))}
+    if not isinstance(value, Mapping) or not {"text", "start", "end"} <= value.keys():
+        raise ValueError(f"{where} must be a string or an object with 'text', 'start' and 'end', found {_kind(value)}")
+    surface, start, end = value["text"], value["start"], value["end"]
+    if not isinstance(surface, str) or type(start) is not int or type(end) is not int:
+        raise ValueError(f"{where}: 'text' must be a string, 'start' and 'end' whole numbers")
+    if not 0 <= start < end <= len(text):
+        raise ValueError(f"{where}: offsets [{start}, {end}) lie outside the text of {len(text)} characters")
+    if text[start:end] != surface:
+        raise ValueError(f"{where}: the text at offsets [{start}, {end}) is not the mention")
+    return {"label": label, "text": surface, "spans": _as_spans([(start, end)])}
+
+
+def _as_spans(offsets: Iterable[tuple[int, int]]) -> list[dict[str, int]]:
+    return [{"start": start, "end": end} for start, end in offsets]
+
+
+def _check_unicode(what: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} holds half of a surrogate pair, which is no character") from None
+
+
+def _kind(value: Any) -> str:
+    names = {type(None): "nothing", str: "a string", bool: "a truth value", list: "a list", dict: "an object"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+
+
+def _parse_safely(raw: Any, place: str, default_id: str) -> dict[str, Any]:
+    """``parse_row``, with what is wrong in the column ``error``, so that rows can be read all or counted."""
+    try:
+        return {**parse_row(raw, default_id), "place": place, "error": ""}
+    except ValueError as error:
+        return _bad_row(place, str(error))
+
+
+def _bad_row(place: str, error: str) -> dict[str, Any]:
+    return {"id": "", "text": "", "labels": [], "descriptions": [], "mentions": [], "place": place, "error": error}
+
+
+def _generate(path: str, digest: str, version: str) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON-lines file; ``digest`` and ``version`` only tell the cache when to read it again."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            place = f"line {number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                if text:
+                    yield _parse_safely(json.loads(text), place, f"{Path(path).stem}:{number}")
+            except UnicodeDecodeError as error:
+                yield _bad_row(place, f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
+            except json.JSONDecodeError as error:
+                hint = "; write one object a line" if number == 1 and text in ("[", "{") else ""
+                yield _bad_row(place, f"malformed JSON: {error.msg} at column {error.colno}{hint}")
+            except RecursionError:
+                yield _bad_row(place, "malformed JSON: nested too deeply")
+
+
+def load_rows(
+    file: str | None = None,
+    *,
+    dataset_name: str | None = None,
+    dataset_config_name: str | None = None,
+    split: str = "train",
+    labels: Sequence[str] | None = None,
+    on_bad_row: str = "raise",
+    max_rows: int | None = None,
+) -> tuple[Dataset, int]:
+    """Read ``file`` (JSON lines) or a split of a ``datasets`` data set into checked rows.
+
+    Args:
+        labels: The labels in use. They become every row's label set; mentions of other labels are left out.
+        on_bad_row: ``raise``, or ``skip`` to leave bad rows out and count them.
+
+    Returns:
+        The rows (see :class:`Example`), and how many bad ones were left out.
+
+    Raises:
+        DataError: with file, line and reason.
+    """
+    if file is not None:
+        source, rows = file, _read_file(file)
+    else:
+        source = f"{dataset_name} ({split})"
+        rows = _read_dataset(dataset_name, dataset_config_name, split)
+    errors = rows["error"][:]
+    bad = [index for index, error in enumerate(errors) if error]
+    if bad and on_bad_row == "raise":
+        more = f" ({len(bad)} bad rows in all)" if len(bad) > 1 else ""
+        raise DataError(f"{source}, {rows['place'][bad[0]]}: {errors[bad[0]]}{more}; `--on_bad_row skip` leaves it out")
+    if len(bad) == len(rows):
+        reason = f": {rows['place'][bad[0]]}: {errors[bad[0]]}" if bad else ""
+        raise DataError(f"{source}: no usable row{reason}")
+    if bad:
+        rows = rows.select([index for index, error in enumerate(errors) if not error])
+    if max_rows is not None:
+        rows = rows.select(range(min(max_rows, len(rows))))
+    if labels:
+        rows = rows.map(
+            lambda row: {
+                "labels": list(labels),
+                "mentions": [mention for mention in row["mentions"] if mention["label"] in labels],
+            },
+            desc="Selecting labels",
+        )
+    return rows, len(bad)
+
+
+def _read_file(file: str) -> Dataset:
+    path = Path(file)
+    if not path.is_file():
+        raise DataError(f"{file}: no such file")
+    try:
+        with path.open("rb") as content:
+            digest = Hasher.hash_bytes(iter(partial(content.read, 1 << 20), b""))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    if path.stat().st_size == 0:
+        raise DataError(f"{file}: the file is empty")
+    rows = Dataset.from_generator(
+        _generate, features=_FEATURES, gen_kwargs={"path": str(path), "digest": digest, "version": __version__}
+    )
+    if len(rows) == 0:
+        raise DataError(f"{file}: the file has no rows, only blank lines")
+    return rows
+
+
+def _read_dataset(name: str | None, config_name: str | None, split: str) -> Dataset:
+    if name is None:
+        raise DataError("no data: pass a file or the name of a data set")
+    try:
+        raw = load_dataset(name, config_name, split=split)
+    except Exception as error:  # every builder raises its own
+        raise DataError(f"data set {name!r}, split {split!r}: {first_line(error)}") from error
+    if isinstance(raw, DatasetDict) or not isinstance(raw, Dataset):
+        raise DataError(f"data set {name!r}: split {split!r} is no table of rows")
+    return raw.map(
+        lambda row, index: _parse_safely(row, f"row {index}", f"{split}:{index}"),
+        with_indices=True,
+        remove_columns=raw.column_names,
+        features=_FEATURES,
+        desc="Reading rows",
+    )
+
+
+def label_schema(rows: Dataset, labels: Sequence[str] | None = None) -> LabelSchema:
+    """The labels of ``rows``, those that rows describe first, in the order in which they are met.
+
+    The order is the corpus's and not the row's, so that a prompt never tells which labels occur.
+    """
+    described: dict[str, str] = {}
+    seen: dict[str, None] = {}
+    for row in rows.select_columns(["labels", "descriptions"]):
+        for entry in row["descriptions"]:
+            described.setdefault(entry["label"], entry["description"])
+        seen.update(dict.fromkeys(row["labels"]))
+    names = tuple(labels or dict.fromkeys((*described, *seen)))
+    return LabelSchema(names, {label: described[label] for label in names if label in described})
+
+
+def split_rows(rows: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Draw ``fraction`` of ``rows`` by ``seed`` for validation; rows with the same text stay together.
+
+    Raises:
+        DataError: one side would be empty.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, text in enumerate(rows["text"]):
+        groups.setdefault(text, []).append(index)
+    order = list(groups.values())
+    random.Random(seed).shuffle(order)
+    held_out: list[int] = []
+    while order and len(held_out) < round(fraction * len(rows)):
+        held_out.extend(order.pop())
+    if not order or not held_out:
+        raise DataError(f"{len(rows)} rows cannot be split {1 - fraction:.0%} / {fraction:.0%}: pass --validation_file")
+    kept = sorted(index for group in order for index in group)
+    return rows.select(kept), rows.select(sorted(held_out))
+
+
+def shared_texts(first: Dataset, second: Dataset) -> list[str]:
+    """The ids of the rows of ``second`` whose text also stands in ``first``."""
+    texts = set(first["text"])
+    return [row["id"] for row in second.select_columns(["id", "text"]) if row["text"] in texts]

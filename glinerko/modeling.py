@@ -1,0 +1,165 @@
+"""GLiNER2's span architecture with what a Korean encoder needs: carried words, and a count head that is trained."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from gliner2.inference.engine import SpanExtractor
+from gliner2.processing.word_splitter import WordSplitter
+from gliner2.processor import PreprocessedBatch, SamplingConfig, SchemaTransformer
+
+from glinerko.data import LabelSchema
+from glinerko.tokenization import restore_tokenizer_class
+from glinerko.windows import Window
+from glinerko.words import CarriedWordSplitter, SplitText
+
+#: The part of ``config.json`` that is ours: splitter, labels, descriptions, threshold.
+CONFIG_KEY = "glinerko"
+
+
+class KoreanSchemaTransformer(SchemaTransformer):
+    """gliner2's processor, fed with windows whose words are known.
+
+    Args:
+        tokenizer: A fast tokenizer; GLiNER2's ten special tokens are added to it.
+        word_splitter: Splits texts that do not carry their words.
+        token_pooling: As in gliner2: how the pieces of a word become its state.
+    """
+
+    def __init__(self, tokenizer, word_splitter: WordSplitter, token_pooling: str = "first"):
+        super().__init__(
+            tokenizer=tokenizer,
+            word_splitter=CarriedWordSplitter(word_splitter),
+            token_pooling=token_pooling,
+            sampling_config=SamplingConfig(shuffle_entities=True),
+        )
+        # A word of which the tokenizer makes nothing (a control character) would leave gliner2 without a state for it.
+        self._tokenize_cached = lru_cache(maxsize=50_000)(
+            lambda word: tokenizer.tokenize(word) or [tokenizer.unk_token]
+        )
+
+    @staticmethod
+    def normalize_text(text: str) -> str:
+        """The text as gliner2 reads it: a full stop is added unless it ends in one."""
+        return SchemaTransformer._normalize_text(text)
+
+    def piece_count(self, word: str) -> int:
+        """How many pieces the tokenizer makes of a word."""
+        return len(self._tokenize_cached(word.lower() if self.word_splitter.lower_case else word))
+
+    def prompt_length(self, schema: LabelSchema) -> int:
+        """How many pieces the prompt takes in front of the text, descriptions included."""
+        window = Window(".", [(0, 1)], schema.labels)
+        return self.collate([window], schema).input_ids.shape[1] - self.piece_count(".")
+
+    def collate(
+        self,
+        windows: Sequence[Window],
+        schema: LabelSchema,
+        *,
+        augmentation_seeds: Sequence[int | str] | None = None,
+    ) -> PreprocessedBatch:
+        """Make a batch of windows, targets included.
+
+        Args:
+            schema: Descriptions for the prompt; each window says which labels its prompt asks for.
+            augmentation_seeds: One a window, to vary its prompt as gliner2 does in training (labels shuffled or
+                renamed, descriptions left out); ``None`` for the plain prompt.
+
+        Returns:
+            A batch whose ``input_ids`` and ``attention_mask`` are ``[windows, pieces]``.
+        """
+        state = random.getstate()
+        self.change_mode(is_training=augmentation_seeds is not None)
+        try:
+            records = []
+            for index, window in enumerate(windows):
+                if augmentation_seeds is not None:
+                    random.seed(augmentation_seeds[index])
+                text, words = self.normalize_text(window.text), window.words
+                if len(text) > len(window.text):
+                    words = [*words, (len(window.text), len(text))]
+                records.append(self.transform_and_format(SplitText(text, words), _gliner2_schema(window, schema)))
+            return self._pad_batch(records)
+        finally:
+            self.change_mode(is_training=False)
+            random.setstate(state)
+
+
+def _gliner2_schema(window: Window, schema: LabelSchema) -> dict:
+    """A window's labels, targets and descriptions in gliner2's own form; targets go by offsets, never by string."""
+    entities: dict[str, list] = {label: [] for label in window.labels}
+    for span in window.targets:
+        mention = {"text": window.text[span.start : span.end], "start": span.start, "end": span.end}
+        entities[span.label].append(mention)
+    descriptions = {label: schema.descriptions[label] for label in window.labels if label in schema.descriptions}
+    return {"entities": entities, "entity_descriptions": descriptions}
+
+
+class KoreanSpanExtractor(SpanExtractor):
+    """GLiNER2's span architecture, with the count head supervised on entity schemas.
+
+    At inference a predicted count of 0 returns no entities, whatever the span scores are, and gliner2's training loss
+    skips the count for entity schemas. Entity scores use instance 0 and are the same for any count of at least 1, so
+    the target here is always 1, with or without entities in the text.
+    """
+
+    def _compute_sample_loss(self, token_embeddings, embs_per_schema, task_types, *args, **kwargs):
+        losses = super()._compute_sample_loss(token_embeddings, embs_per_schema, task_types, *args, **kwargs)
+        prompts = [
+            states[0] for states, kind in zip(embs_per_schema, task_types, strict=True) if kind == "entities" and states
+        ]
+        if prompts:
+            logits = self.count_pred(torch.stack(prompts))
+            target = torch.ones(len(prompts), dtype=torch.long, device=logits.device)
+            losses["count"] = losses["count"] + F.cross_entropy(logits.float(), target, reduction="sum")
+        return losses
+
+    @torch.inference_mode()
+    def span_probabilities(self, batch: PreprocessedBatch) -> list[torch.Tensor | None]:
+        """The score of every span of every window for each of its labels, before any threshold.
+
+        Returns:
+            For each window a float32 tensor ``[labels, words, max_width]`` on the CPU, labels in prompt order and 0
+            past the end of the text; ``None`` where the count gate is shut, so that gliner2 would return nothing.
+        """
+        batch = batch.to(self.device)
+        states = self.processor.extract_embeddings_from_batch(self.encode_tokens(batch), batch.input_ids, batch)
+        logits, _ = self._compute_direct_span_logits_batched(batch, *states)
+        return [None if scores[0] is None else torch.sigmoid(scores[0][0].float()).cpu() for scores in logits]
+
+    @property
+    def word_splitter_name(self) -> str:
+        return getattr(self.config, CONFIG_KEY, {}).get("word_splitter", "whitespace")
+
+    @property
+    def label_schema(self) -> LabelSchema | None:
+        """The labels and descriptions this model was trained for, where its config names them."""
+        settings = getattr(self.config, CONFIG_KEY, {})
+        if not settings.get("labels"):
+            return None
+        return LabelSchema(tuple(settings["labels"]), dict(settings.get("descriptions", {})))
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold chosen on development data, where one was."""
+        return getattr(self.config, CONFIG_KEY, {}).get("threshold")
+
+    def configure(self, **settings) -> None:
+        """Keep settings of ours in ``config.json``; they survive a reload by us and by gliner2."""
+        setattr(self.config, CONFIG_KEY, {**getattr(self.config, CONFIG_KEY, {}), **settings})
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
+        """Save as gliner2 does, with a tokenizer that loads as it is under transformers 4 and 5."""
+        super().save_pretrained(str(save_directory), **kwargs)
+        restore_tokenizer_class(Path(save_directory))
+        # The class that plain gliner2 loads these files with.
+        path = Path(save_directory) / "config.json"
+        config = {**json.loads(path.read_text(encoding="utf-8")), "architectures": [SpanExtractor.__name__]}
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,194 @@
+"""The offline starter pair: a small GLiNER2 and a small Korean encoder, for demos and tests without a Hub.
+
+Both are built in exactly the layouts of the real ones, traps included: the encoder ships a WordPiece
+``tokenizer.json`` that calls itself a ``DebertaV2Tokenizer``, its config has more rows than there are tokens, and the
+base's English SentencePiece vocabulary cuts Korean into syllables.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from gliner2.configuration import ExtractorConfig
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    DataCollatorForLanguageModeling,
+    DebertaV2Config,
+    DebertaV2ForMaskedLM,
+    DebertaV2Tokenizer,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from glinerko.data import label_schema
+from glinerko.modeling import KoreanSchemaTransformer, KoreanSpanExtractor
+from glinerko.targets import annotate, training_windows, window_from_row
+from glinerko.words import load_word_splitter
+
+# The 2,350 syllables of KS X 1001: a Korean vocabulary knows each of them, at the start of a word and inside one.
+_SYLLABLES = [bytes([lead, trail]).decode("euc-kr") for lead in range(0xB0, 0xC9) for trail in range(0xA1, 0xFF)]
+_ASCII = [chr(code) for code in range(33, 127)]
+_SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+
+
+@dataclass(frozen=True)
+class StarterSize:
+    """How large the pair is, and how long each half is pre-trained, in steps of 16 texts."""
+
+    hidden_size: int = 256
+    layers: int = 4
+    encoder_steps: int = 150
+    base_steps: int = 40
+
+
+TINY = StarterSize(hidden_size=32, layers=1, encoder_steps=0, base_steps=0)
+
+
+def build_starter_pair(
+    rows: Dataset,
+    directory: Path,
+    size: StarterSize = StarterSize(),
+    seed: int = 42,
+    progress: Callable[[str, Iterator], Iterator] = lambda _, steps: steps,
+) -> tuple[Path, Path]:
+    """Build both models from ``rows`` (see :func:`glinerko.data.load_rows`) under ``directory``.
+
+    Args:
+        progress: Wraps the steps of a stage, given its name, to show how far it is.
+
+    Returns:
+        The directories of the base model and of the Korean encoder.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = _build_encoder(rows["text"][:], directory / "korean-encoder", size, seed, progress)
+        base = _build_base(rows, directory / "base", size, seed, progress)
+    return base, encoder
+
+
+def _encoder_config(size: StarterSize, vocab_size: int) -> DebertaV2Config:
+    """The settings that the DeBERTa-v3 family has in common, at this size."""
+    return DebertaV2Config(
+        vocab_size=vocab_size,
+        hidden_size=size.hidden_size,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.hidden_size // 32 if size.hidden_size < 128 else size.hidden_size // 64,
+        intermediate_size=size.hidden_size * 4,
+        relative_attention=True,
+        position_buckets=256,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        pos_att_type=["p2c", "c2p"],
+        position_biased_input=False,
+        layer_norm_eps=1e-7,
+        max_position_embeddings=512,
+        max_relative_positions=-1,
+        type_vocab_size=0,
+        pad_token_id=0,
+    )
+
+
+def _build_encoder(texts: Sequence[str], directory: Path, size: StarterSize, seed: int, progress) -> Path:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=8000, min_frequency=3, special_tokens=_SPECIAL, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    pieces = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
+    characters = [*_SYLLABLES, *_ASCII]
+    vocabulary = list(dict.fromkeys([*pieces, *characters, *("##" + character for character in characters)]))
+    tokenizer.model = models.WordPiece({piece: index for index, piece in enumerate(vocabulary)}, unk_token="[UNK]")
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    # As in the real one, about a hundred rows more than there are tokens.
+    model = DebertaV2ForMaskedLM(_encoder_config(size, len(vocabulary) + 99))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        **dict(zip(("pad_token", "cls_token", "sep_token", "unk_token", "mask_token"), _SPECIAL, strict=True)),
+    )
+    collator = DataCollatorForLanguageModeling(fast, seed=seed)
+
+    def loss(batch: list[str]) -> torch.Tensor:
+        encoded = [{"input_ids": fast(text, truncation=True, max_length=128)["input_ids"]} for text in batch]
+        return model(**collator(encoded)).loss
+
+    _fit(model, list(texts), loss, progress("Pre-training the encoder", range(size.encoder_steps)), seed)
+    directory.mkdir(parents=True, exist_ok=True)
+    _save(model, directory)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    names |= {"bos_token": "[CLS]", "eos_token": "[SEP]", "mask_token": "[MASK]"}
+    _write_json(directory / "special_tokens_map.json", names)
+    trap = {"tokenizer_class": "DebertaV2Tokenizer", "do_lower_case": False, "model_max_length": 512}
+    _write_json(directory / "tokenizer_config.json", {**names, **trap})
+    return directory
+
+
+def _build_base(rows: Dataset, directory: Path, size: StarterSize, seed: int, progress) -> Path:
+    # Hangul syllables stand alone in what the vocabulary is trained on, so that no piece holds two of them.
+    apart = [re.sub(r"([가-힣])", r" \1 ", text) for text in rows["text"][:]]
+    unigram = Tokenizer(models.Unigram())
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=6000,
+        special_tokens=special,
+        unk_token="[UNK]",
+        initial_alphabet=[*_SYLLABLES, *_ASCII],
+        show_progress=False,
+    )
+    unigram.train_from_iterator(apart, trainer)
+    vocabulary = [tuple(entry) for entry in json.loads(unigram.to_str())["model"]["vocab"]]
+    tokenizer = DebertaV2Tokenizer(vocab=vocabulary, unk_id=3, split_by_punct=False)
+
+    config = ExtractorConfig(model_name="starter/english-deberta", max_width=8, counting_layer="count_lstm_v2")
+    tokenizer.add_special_tokens({"additional_special_tokens": KoreanSchemaTransformer.SPECIAL_TOKENS})
+    encoder_config = _encoder_config(size, len(tokenizer))
+    model = KoreanSpanExtractor(config, encoder_config=encoder_config, tokenizer=tokenizer)
+    model.processor = KoreanSchemaTransformer(tokenizer, load_word_splitter("whitespace"))
+    schema = label_schema(rows)
+    if size.base_steps:
+        annotated = annotate(rows, model.processor, schema, max_width=8)
+        windows = [window_from_row(row) for row in training_windows(annotated, schema)]
+
+        def loss(batch: list) -> torch.Tensor:
+            return model(model.processor.collate(batch, schema))["total_loss"] / len(batch)
+
+        _fit(model, windows, loss, progress("Pre-training the base model", range(size.base_steps)), seed)
+    directory.mkdir(parents=True, exist_ok=True)
+    _save(model, directory)
+    return directory
+
+
+def _save(model: torch.nn.Module, directory: Path) -> None:
+    """Save without a bar of its own for each file."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    model.eval().save_pretrained(str(directory))
+    if shown:
+        logging.enable_progress_bar()
+
+
+def _fit(model: torch.nn.Module, items: list, loss: Callable, steps: Iterator, seed: int) -> None:
+    """Plain AdamW over batches of 16 items in seeded order."""
+    draw = random.Random(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+    model.train()
+    for _ in steps:
+        optimizer.zero_grad()
+        loss(draw.sample(items, min(16, len(items)))).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

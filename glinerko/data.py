@@ -211,9 +211,11 @@ def _bad_row(place: str, error: str) -> dict[str, Any]:
 
 def _generate(path: str, digest: str, version: str) -> Iterator[dict[str, Any]]:
     """The rows of a JSON-lines file; ``digest`` and ``version`` only tell the cache when to read it again."""
+    blank = True
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             place = f"line {number}"
+            blank = blank and not line.strip()
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if text:
@@ -225,6 +227,8 @@ def _generate(path: str, digest: str, version: str) -> Iterator[dict[str, Any]]:
                 yield _bad_row(place, f"malformed JSON: {error.msg} at column {error.colno}{hint}")
             except RecursionError:
                 yield _bad_row(place, "malformed JSON: nested too deeply")
+    if blank:
+        yield _bad_row("line 1", "the file has only blank lines")
 
 
 def load_rows(
@@ -288,12 +292,9 @@ def _read_file(file: str) -> Dataset:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
     if path.stat().st_size == 0:
         raise DataError(f"{file}: the file is empty")
-    rows = Dataset.from_generator(
+    return Dataset.from_generator(
         _generate, features=_FEATURES, gen_kwargs={"path": str(path), "digest": digest, "version": __version__}
     )
-    if len(rows) == 0:
-        raise DataError(f"{file}: the file has no rows, only blank lines")
-    return rows
 
 
 def _read_dataset(name: str | None, config_name: str | None, split: str) -> Dataset:
@@ -327,6 +328,20 @@ def label_schema(rows: Dataset, labels: Sequence[str] | None = None) -> LabelSch
         seen.update(dict.fromkeys(row["labels"]))
     names = tuple(labels or dict.fromkeys((*described, *seen)))
     return LabelSchema(names, {label: described[label] for label in names if label in described})
+
+
+def require_labels(rows: Dataset, schema: LabelSchema, source: str) -> None:
+    """Stop if ``rows`` hold mentions of labels that are not in ``schema``.
+
+    Raises:
+        DataError: naming them.
+    """
+    unknown = {m["label"] for mentions in rows["mentions"] for m in mentions} - set(schema.labels)
+    if unknown:
+        raise DataError(
+            f"{source}: mentions of labels that are not asked for: {', '.join(sorted(unknown))} "
+            f"(known: {', '.join(schema.labels)}); `--labels` chooses the labels to use"
+        )
 
 
 def split_rows(rows: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

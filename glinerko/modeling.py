@@ -135,13 +135,17 @@ class KoreanSpanExtractor(SpanExtractor):
         return [None if scores[0] is None else torch.sigmoid(scores[0][0].float()).cpu() for scores in logits]
 
     @property
+    def _settings(self) -> dict:
+        return getattr(self.config, CONFIG_KEY, {})
+
+    @property
     def word_splitter_name(self) -> str:
-        return getattr(self.config, CONFIG_KEY, {}).get("word_splitter", "whitespace")
+        return self._settings.get("word_splitter", "whitespace")
 
     @property
     def label_schema(self) -> LabelSchema | None:
         """The labels and descriptions this model was trained for, where its config names them."""
-        settings = getattr(self.config, CONFIG_KEY, {})
+        settings = self._settings
         if not settings.get("labels"):
             return None
         return LabelSchema(tuple(settings["labels"]), dict(settings.get("descriptions", {})))
@@ -149,11 +153,16 @@ class KoreanSpanExtractor(SpanExtractor):
     @property
     def threshold(self) -> float | None:
         """The threshold chosen on development data, where one was."""
-        return getattr(self.config, CONFIG_KEY, {}).get("threshold")
+        return self._settings.get("threshold")
+
+    @property
+    def window_limits(self) -> dict[str, int]:
+        """``max_length`` and ``window_overlap`` that this model was trained with, in pieces."""
+        return dict(self._settings.get("window", {}))
 
     def configure(self, **settings) -> None:
         """Keep settings of ours in ``config.json``; they survive a reload by us and by gliner2."""
-        setattr(self.config, CONFIG_KEY, {**getattr(self.config, CONFIG_KEY, {}), **settings})
+        setattr(self.config, CONFIG_KEY, {**self._settings, **settings})
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
         """Save as gliner2 does, with a tokenizer that loads as it is under transformers 4 and 5."""

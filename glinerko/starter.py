@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,8 @@ def build_starter_pair(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = _build_encoder(rows["text"][:], directory / "korean-encoder", size, seed, progress)
+        descriptions = [entry["description"] for entries in rows["descriptions"] for entry in entries]
+        encoder = _build_encoder([*rows["text"], *descriptions], directory / "korean-encoder", size, seed, progress)
         base = _build_base(rows, directory / "base", size, seed, progress)
     return base, encoder
 
@@ -95,11 +96,12 @@ def _encoder_config(size: StarterSize, vocab_size: int) -> DebertaV2Config:
     )
 
 
-def _build_encoder(texts: Sequence[str], directory: Path, size: StarterSize, seed: int, progress) -> Path:
+def _build_encoder(texts: list[str], directory: Path, size: StarterSize, seed: int, progress) -> Path:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=8000, min_frequency=3, special_tokens=_SPECIAL, show_progress=False)
+    # Only common words become pieces of their own: names are spelt, so that those never seen look like those that were.
+    trainer = trainers.WordPieceTrainer(vocab_size=8000, min_frequency=20, special_tokens=_SPECIAL, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     pieces = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
     characters = [*_SYLLABLES, *_ASCII]
@@ -121,7 +123,7 @@ def _build_encoder(texts: Sequence[str], directory: Path, size: StarterSize, see
         encoded = [{"input_ids": fast(text, truncation=True, max_length=128)["input_ids"]} for text in batch]
         return model(**collator(encoded)).loss
 
-    _fit(model, list(texts), loss, progress("Pre-training the encoder", range(size.encoder_steps)), seed)
+    _fit(model, texts, loss, progress("Pre-training the encoder", range(size.encoder_steps)), seed)
     directory.mkdir(parents=True, exist_ok=True)
     _save(model, directory)
     tokenizer.save(str(directory / "tokenizer.json"))

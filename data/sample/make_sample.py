@@ -15,13 +15,14 @@ import argparse
 import json
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 DESCRIPTIONS = {
-    "Disease": "질병, 증상, 진단명 (예: 당뇨병, 폐렴, 두통)",
-    "Drug": "약물, 의약품의 성분명 (예: 인슐린, 아스피린)",
-    "Procedure": "검사, 시술, 수술, 치료 행위 (예: 내시경, 수혈)",
-    "Biomarker": "검사 수치, 바이오마커 (예: 혈당, CRP)",
+    "Disease": "질병과 증상",
+    "Drug": "약물 성분",
+    "Procedure": "검사와 시술",
+    "Biomarker": "검사 수치",
 }
 
 NAMES = {
@@ -32,7 +33,11 @@ NAMES = {
     궤양성_대장염 과민성_장증후군 역류성_식도염 만성폐쇄성폐질환 폐결핵 기관지염 알레르기_비염 부비동염 중이염 녹내장 백내장
     황반변성 아토피_피부염 건선 대상포진 두드러기 패혈증 요로감염 탈수 저혈당 이상지질혈증 지방간 섬망 실신 흉통 호흡곤란 발열
     복통 어지럼증 두통 구토 설사 부종 황달 객혈 혈뇨 COVID-19 ARDS 심부정맥혈전증 폐색전증 강직척추염 전신홍반루푸스 쿠싱증후군
-    다낭난소증후군 자궁내막증 수면무호흡증 제2형_당뇨병 급성_신손상 대동맥판협착증 봉와직염 뇌수막염""",
+    다낭난소증후군 자궁내막증 수면무호흡증 제2형_당뇨병 급성_신손상 대동맥판협착증 봉와직염 뇌수막염 간부전 호흡부전 심낭염
+    심내막염 심근염 확장성_심근병증 대동맥박리 동맥경화증 말초동맥질환 정맥류 혈우병 혈소판감소증 호중구감소증 골수이형성증후군
+    악성_흑색종 식도암 담도암 신세포암 방광암 뇌종양 수막종 부신부전 요붕증 저나트륨혈증 고칼륨혈증 대사성_산증 신증후군 사구체신염
+    수신증 요실금 골반염 자궁근종 전자간증 인플루엔자 수두 말라리아 여드름 욕창 골절 회전근개파열 족저근막염 수근관증후군 안면마비
+    삼차신경통 다발성_경화증 중증근무력증 조현병 양극성_장애 공황장애 알코올_의존증""",
     "Drug": """인슐린 메트포르민 아스피린 클로피도그렐 와파린 아토르바스타틴 로수바스타틴 암로디핀 발사르탄 로사르탄 텔미사르탄
     비소프롤롤 카르베딜롤 푸로세미드 스피로노락톤 디곡신 아미오다론 헤파린 에녹사파린 아픽사반 리바록사반 오메프라졸 에스오메프라졸
     판토프라졸 파모티딘 아목시실린 세프트리악손 레보플록사신 아지트로마이신 반코마이신 메로페넴 아세트아미노펜 이부프로펜 셀레콕시브
@@ -41,17 +46,26 @@ NAMES = {
     메티마졸 알렌드론산 졸레드론산 데노수맙 콜히친 알로푸리놀 페북소스타트 도네페질 레보도파 레비티라세탐 발프로산 프레가발린
     가바펜틴 에스시탈로프람 졸피뎀 쿠에티아핀 살부타몰 몬테루카스트 티오트로피움 탐스로신 피나스테리드 테노포비르 엔테카비르
     오셀타미비르 엠파글리플로진 시타글립틴 세마글루타이드 metformin pembrolizumab warfarin tacrolimus apixaban Ceftriaxone
-    Dexamethasone Rituximab 5-FU MTX""",
+    Dexamethasone Rituximab 5-FU MTX 니페디핀 딜티아젬 에날라프릴 라미프릴 하이드로클로로티아지드 에제티미브 페노피브레이트
+    다파글리플로진 글리메피리드 피오글리타존 리나글립틴 둘라글루타이드 티카그렐러 프라수그렐 다비가트란 란소프라졸 레바미피드
+    돔페리돈 세파클러 시프로플록사신 플루코나졸 발라시클로비르 나프록센 멜록시캄 옥시코돈 아자티오프린 사이클로스포린 토실리주맙
+    엘로티닙 수니티닙 소라페닙 옥살리플라틴 이리노테칸 젬시타빈 페메트렉시드 타목시펜 레트로졸 리세드론산 메만틴 토피라메이트
+    라모트리진 설트랄린 둘록세틴 아리피프라졸 올란자핀 로라제팜 부데소니드 포르모테롤 라타노프로스트""",
     "Procedure": """복부_CT 흉부_CT 뇌_MRI 척추_MRI PET-CT 심전도 심초음파 관상동맥조영술 경피적_관상동맥중재술 위내시경 대장내시경
     점막하박리술 기관지내시경 조직검사 간생검 골수검사 골밀도검사 폐기능검사 흉부_X선 복부_초음파 갑상선_초음파 유방촬영술 뇌파검사
     요추천자 혈액투석 복막투석 수혈 항암화학요법 방사선치료 조혈모세포이식 신장이식 간이식 위절제술 복강경_담낭절제술 충수절제술
     유방절제술 갑상선절제술 전립선절제술 인공관절치환술 슬관절_전치환술 척추유합술 신경차단술 백내장_수술 제왕절개술 기관절개술
     기관삽관 중심정맥관_삽입술 흉관삽입술 심박동기_삽입술 관상동맥우회술 체외충격파쇄석술 고주파절제술 물리치료 재활치료
-    수면다원검사 피부반응검사 ERCP EGD TAVI 광선치료 산소치료 세침흡인검사 자궁경부세포검사 24시간_활동심전도 운동부하검사""",
+    수면다원검사 피부반응검사 ERCP EGD TAVI 광선치료 산소치료 세침흡인검사 자궁경부세포검사 24시간_활동심전도 운동부하검사
+    초음파내시경 캡슐내시경 뇌혈관조영술 폐절제술 간절제술 대장절제술 자궁절제술 신절제술 방광경검사 관절경수술 추간판제거술 위루술
+    담도배액술 흉강천자 복수천자 혈장교환술 고압산소치료 인지행동치료 작업치료 도수치료 피부이식술 혈관성형술 스텐트_삽입술 색전술
+    경동맥_초음파 골스캔 심장_MRI 골반_CT 유발전위검사 근전도검사 청력검사 안저검사 시야검사 요역동학검사 혈액배양검사 객담검사""",
     "Biomarker": """HbA1c 당화혈색소 공복혈당 혈당 LDL_콜레스테롤 총콜레스테롤 중성지방 HDL 혈청_크레아티닌 eGFR 사구체여과율 BUN AST
     ALT 총빌리루빈 알부민 CRP C-반응단백 ESR 백혈구_수 혈소판_수 혈색소 Hb 페리틴 트로포닌 Troponin_I NT-proBNP BNP D-dimer INR
     TSH Free_T4 PSA CEA CA_19-9 CA-125 AFP 요산 나트륨 칼륨 칼슘 젖산 프로칼시토닌 아밀라아제 리파아제 요단백 HER2 EGFR PD-L1
-    BRCA1 HBV_DNA 비타민_D 호모시스테인 산소포화도 호산구_수 피브리노겐""",
+    BRCA1 HBV_DNA 비타민_D 호모시스테인 산소포화도 호산구_수 피브리노겐
+    LDH CK-MB TIBC 마그네슘 암모니아 GGT ALP C-peptide IgE 류마티스인자 항CCP항체 미세알부민 코르티솔 프로락틴 엽산 비타민_B12
+    HCV_RNA Ki-67 KRAS ROS1 BRAF FSH hCG CA_15-3 NSE 시스타틴_C PaO2 중탄산염 망상적혈구 간섬유화_수치 잔뇨량""",
 }
 
 # A slot is `{Label}` or `{Label|particle}`; the particle takes the form that the name before it asks for. In `<...>`
@@ -179,19 +193,28 @@ def fill(template: str, names: dict[str, list[str]], draw: random.Random) -> tup
     return text + template[position:], entities
 
 
-def make_rows(split: str, count: int, own_share: float, lexicon: dict[str, dict[str, list[str]]], seed: int):
-    """``count`` rows of a split; a template draws from the names of the split alone with probability ``own_share``."""
+def make_rows(
+    split: str, count: int, own_share: float, lexicon: dict[str, dict[str, list[str]]], seed: int, others: set[str]
+) -> Iterator[dict]:
+    """``count`` rows of a split; a sentence draws from the names of the split alone with probability ``own_share``.
+
+    ``others`` are the texts of the other splits, none of which occurs again.
+    """
     draw = random.Random(f"{seed}-{split}")
-    for number in range(count):
+    number = 0
+    while number < count:
         kind = draw.random()
         templates = WITHOUT_ENTITIES if kind < 0.08 else IN_PASSING if kind < 0.18 else TEMPLATES
         own = draw.random() < own_share
         names = {label: lexicon[split][label] if own else lexicon["train"][label] for label in LABELS}
         text, entities = fill(draw.choice(templates), names, draw)
+        if text in others:
+            continue
         mentions: dict[str, list] = {}
         for label, start, end in entities:
             mentions.setdefault(label, []).append({"text": text[start:end], "start": start, "end": end})
         yield {"id": f"{split}-{number}", "text": text, "entities": mentions, "entity_descriptions": DESCRIPTIONS}
+        number += 1
 
 
 def split_names(seed: int) -> dict[str, dict[str, list[str]]]:
@@ -218,11 +241,17 @@ def main() -> None:
 
     lexicon = split_names(options.seed)
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    for split, own_share in {"train": 0.0, "validation": 0.4, "test": 0.5}.items():
+    written: set[str] = set()
+    # The small splits first: their texts are what has to be kept in mind.
+    for split, own_share in {"test": 0.45, "validation": 0.45, "train": 0.0}.items():
         path = options.output_dir / f"{split}.jsonl"
+        texts = set()
         with path.open("w", encoding="utf-8") as file:
-            for row in make_rows(split, getattr(options, split), own_share, lexicon, options.seed):
+            for row in make_rows(split, getattr(options, split), own_share, lexicon, options.seed, written):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                texts.add(row["text"])
+        if split != "train":
+            written |= texts
         print(f"{path}: {getattr(options, split)} sentences")
 
 

@@ -1,0 +1,60 @@
+# make demo    swap, train and score offline on the bundled sample corpus
+# make test    all tests
+# make help    everything else
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+TRAIN_FILE ?= data/sample/train.jsonl
+TEST_FILE ?= data/sample/test.jsonl
+CONFIG ?= accelerate_configs/cpu.yaml
+ARGS ?=
+
+# Installed once; again when a requirement changes.
+$(BIN)/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.PHONY: help install demo test test-fast lint format train eval verify clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(BIN)/.installed  ## the virtual environment in .venv
+
+demo: $(BIN)/.installed  ## swap, train and score offline on the bundled sample corpus
+	$(BIN)/python scripts/make_starter_pair.py --output_dir outputs/starter
+	$(BIN)/accelerate launch --quiet --config_file $(CONFIG) scripts/train_gliner2_korean_encoder.py recipes/demo.yaml
+	$(BIN)/python scripts/eval.py --model outputs/demo/best --test_file data/sample/test.jsonl \
+		--train_file data/sample/train.jsonl --min_f1 0.75
+
+test: $(BIN)/.installed  ## all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(BIN)/.installed  ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(BIN)/.installed  ## ruff, as CI runs it
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(BIN)/.installed  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+train: $(BIN)/.installed  ## train the published pair: make train TRAIN_FILE=train.jsonl ARGS="--num_train_epochs 20"
+	$(BIN)/accelerate launch --quiet --config_file $(CONFIG) scripts/train_gliner2_korean_encoder.py \
+		--train_file $(TRAIN_FILE) $(ARGS)
+
+eval: $(BIN)/.installed  ## score the latest model of outputs/: make eval TEST_FILE=test.jsonl
+	$(BIN)/python scripts/eval.py --test_file $(TEST_FILE) --train_file $(TRAIN_FILE) $(ARGS)
+
+verify: $(BIN)/.installed  ## try the swap alone and print its report
+	$(BIN)/python scripts/verify_encoder_swap.py $(ARGS)
+
+clean:  ## remove what runs made, and the virtual environment
+	rm -rf outputs $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,51 @@
+"""What the scripts share of a command line: arguments from flags or a file, and one line where something is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from transformers import HfArgumentParser
+
+from glinerko.errors import GlinerkoError, first_line
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The script's docstring as it stands, and each flag's default."""
+
+
+def parse_arguments(*dataclasses: type, description: str) -> tuple[Any, ...]:
+    """An instance of each dataclass, from flags, or from the one YAML or JSON file named in their place.
+
+    Raises:
+        GlinerkoError: the file cannot be read, or sets what there is not.
+    """
+    parser = HfArgumentParser(dataclasses, description=description, formatter_class=_HelpFormatter)
+    if len(sys.argv) != 2 or not sys.argv[1].endswith((".yaml", ".yml", ".json")):
+        return parser.parse_args_into_dataclasses()
+    read = parser.parse_json_file if sys.argv[1].endswith(".json") else parser.parse_yaml_file
+    try:
+        return read(sys.argv[1])
+    except Exception as error:  # yaml, json and the parser each raise their own
+        raise GlinerkoError(f"{sys.argv[1]}: {first_line(error)}") from error
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's ``main``; an error meant for the user, or an interruption, ends it with one line.
+
+    The exit status is 2 after an error and 130 after an interruption. Of several processes the first one speaks.
+    """
+    speaks = os.environ.get("RANK", "0") == "0"
+    try:
+        main()
+    except GlinerkoError as error:
+        if speaks:
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interruption:
+        if speaks:
+            print(f"\ninterrupted{f': {interruption}' if str(interruption) else ''}", file=sys.stderr)
+        sys.exit(130)

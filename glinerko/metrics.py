@@ -1,0 +1,141 @@
+"""Scores of predicted against gold spans. No model in here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from glinerko.data import Example, Span
+
+#: The thresholds of a sweep: 0.05, 0.10 ... 0.95.
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Precision, recall and F1 from counts; each is 0 where it has no denominator, as in seqeval."""
+
+    true_positives: int = 0
+    predicted: int = 0
+    gold: int = 0
+
+    @property
+    def precision(self) -> float:
+        return self.true_positives / self.predicted if self.predicted else 0.0
+
+    @property
+    def recall(self) -> float:
+        return self.true_positives / self.gold if self.gold else 0.0
+
+    @property
+    def f1(self) -> float:
+        total = self.predicted + self.gold
+        return 2 * self.true_positives / total if total else 0.0
+
+    def to_dict(self) -> dict[str, float]:
+        return {"precision": self.precision, "recall": self.recall, "f1": self.f1, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Micro-averaged, and label by label."""
+
+    overall: Score = field(default_factory=Score)
+    labels: dict[str, Score] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"overall": self.overall.to_dict(), "labels": {k: score.to_dict() for k, score in self.labels.items()}}
+
+
+def score_sets(gold: Sequence[set[tuple]], predicted: Sequence[set[tuple]], labels: Sequence[str]) -> Scores:
+    """Exact match of items whose last part is their label, document by document, micro-averaged."""
+    hits, guesses, golds = Counter(), Counter(), Counter()
+    for expected, found in zip(gold, predicted, strict=True):
+        golds.update(item[-1] for item in expected)
+        guesses.update(item[-1] for item in found)
+        hits.update(item[-1] for item in expected & found)
+    by_label = {label: Score(hits[label], guesses[label], golds[label]) for label in labels}
+    return Scores(Score(hits.total(), guesses.total(), golds.total()), by_label)
+
+
+def score_spans(examples: Sequence[Example], predicted: Sequence[Iterable[Span]], labels: Sequence[str]) -> Scores:
+    """Strict span F1: start, end and label must agree. Gold is every occurrence of every mention."""
+    found = [{span.key for span in spans} for spans in predicted]
+    return score_sets([_of(example.gold_spans, labels) for example in examples], found, labels)
+
+
+def score_strings(
+    examples: Sequence[Example],
+    predicted: Sequence[Iterable[Span]],
+    labels: Sequence[str],
+    leave_out: set[tuple[str, str]] = frozenset(),
+) -> Scores:
+    """F1 of a document's set of (mention string, label) pairs, gold strings as annotated, present or not.
+
+    Args:
+        leave_out: Pairs that do not count, neither as gold nor as predictions. With those of the training gold, the
+            score is that of unseen mentions alone.
+    """
+    found = [
+        {(example.text[span.start : span.end], span.label) for span in spans} - leave_out
+        for example, spans in zip(examples, predicted, strict=True)
+    ]
+    return score_sets([_of(example.gold_strings, labels) - leave_out for example in examples], found, labels)
+
+
+def _of(items: set[tuple], labels: Sequence[str]) -> set[tuple]:
+    return {item for item in items if item[-1] in labels}
+
+
+METRICS = {"string_f1": score_strings, "span_f1": score_spans}
+
+
+def sweep(
+    metric: str,
+    examples: Sequence[Example],
+    predicted: Sequence[Sequence[Span]],
+    labels: Sequence[str],
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> dict[float, Scores]:
+    """The scores at every threshold, from predictions made once."""
+    return {t: METRICS[metric](examples, at_threshold(predicted, t), labels) for t in thresholds}
+
+
+def at_threshold(predicted: Sequence[Sequence[Span]], threshold: float) -> list[list[Span]]:
+    """The spans of each document whose score reaches ``threshold``."""
+    return [[span for span in spans if span.score >= threshold] for spans in predicted]
+
+
+def best_threshold(scores: dict[float, Scores]) -> float:
+    """The threshold of the highest overall F1; the middle one of several equals, which is the safest of them."""
+    top = max(score.overall.f1 for score in scores.values())
+    equals = [threshold for threshold, score in scores.items() if score.overall.f1 == top]
+    return equals[len(equals) // 2]
+
+
+def match_dictionary(training: Iterable[Example], texts: Iterable[str], labels: Sequence[str]) -> list[list[Span]]:
+    """What a plain dictionary of the training mentions finds: the longest one at each place, with its usual label.
+
+    The baseline that a model must beat to have learned more than names.
+    """
+    votes: dict[str, Counter] = {}
+    for example in training:
+        for mention in example.mentions:
+            if mention.label in labels:
+                votes.setdefault(mention.text, Counter())[mention.label] += 1
+    dictionary = {text: counts.most_common(1)[0][0] for text, counts in votes.items()}
+    by_first: dict[str, list[str]] = {}
+    for text in sorted(dictionary, key=len, reverse=True):
+        by_first.setdefault(text[0], []).append(text)
+    found = []
+    for text in texts:
+        spans, position = [], 0
+        while position < len(text):
+            match = next((m for m in by_first.get(text[position], ()) if text.startswith(m, position)), None)
+            if match:
+                spans.append(Span(position, position + len(match), dictionary[match], 1.0))
+            position += len(match) if match else 1
+        found.append(spans)
+    return found

@@ -1,0 +1,121 @@
+"""Batches of text in, scored spans out, from one inference pass."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from datasets import Dataset
+from tqdm import tqdm
+
+from glinerko.data import LabelSchema, Span
+from glinerko.modeling import KoreanSpanExtractor
+from glinerko.targets import row_windows
+
+
+@dataclass
+class Predictions:
+    """What a model found, document by document.
+
+    ``spans`` are resolved greedily within each label, best score first, as gliner2 does by default. Since a span is
+    only ever beaten by one of a higher score, those of any threshold above the floor are the ones that reach it.
+    """
+
+    spans: list[list[Span]] = field(default_factory=list)
+    windows: int = 0
+    closed_gates: int = 0
+    """Windows for which the count head predicts 0, so that nothing is returned whatever the scores are."""
+
+
+def predict_spans(
+    model: KoreanSpanExtractor,
+    annotated: Dataset,
+    schema: LabelSchema,
+    *,
+    indices: Sequence[int] | None = None,
+    batch_size: int = 16,
+    floor: float = 0.05,
+    progress: Callable[[Iterable], Iterable] = lambda batches: batches,
+) -> Predictions:
+    """Score every span of every window once, and keep what reaches ``floor``.
+
+    Args:
+        annotated: Rows of :func:`glinerko.targets.annotate`.
+        schema: The labels to ask for, the same for every document, and their descriptions.
+        indices: The documents to do, in this order; all by default.
+        batch_size: Windows at a time; windows of like length go together.
+        floor: The lowest score that is kept.
+        progress: Wraps the batches, to show how far it is.
+    """
+    indices = range(len(annotated)) if indices is None else indices
+    windows = [
+        (position, begin, window)
+        for position, index in enumerate(indices)
+        for begin, window in row_windows(annotated[index], schema.labels)
+    ]
+    windows.sort(key=lambda entry: len(entry[2].words))
+    scores: list[dict[tuple[int, int, str], float]] = [{} for _ in indices]
+    predictions = Predictions(windows=len(windows))
+
+    training = model.training
+    model.eval()
+    for first in progress(range(0, len(windows), batch_size)):
+        batch = windows[first : first + batch_size]
+        collated = model.processor.collate([window for _, _, window in batch], schema)
+        for (position, begin, window), probabilities in zip(batch, model.span_probabilities(collated), strict=True):
+            if probabilities is None:
+                predictions.closed_gates += 1
+                continue
+            for label, start, width in (probabilities >= floor).nonzero().tolist():
+                if start + width >= len(window.words):  # the full stop that gliner2 adds is not the caller's
+                    continue
+                key = (begin + window.words[start][0], begin + window.words[start + width][1], window.labels[label])
+                score = probabilities[label, start, width].item()
+                scores[position][key] = max(score, scores[position].get(key, 0.0))
+    model.train(training)
+
+    for index, found in zip(indices, scores, strict=True):
+        length = len(annotated[index]["text"])
+        spans = [Span(*key, score=score) for key, score in found.items() if key[1] <= length]
+        predictions.spans.append(resolve_greedily(spans))
+    return predictions
+
+
+def predict_on_all_processes(
+    accelerator: Accelerator, model: torch.nn.Module, annotated: Dataset, schema: LabelSchema, batch_size: int
+) -> Predictions:
+    """:func:`predict_spans` with the documents shared out; every process returns all predictions, in order."""
+    with accelerator.split_between_processes(list(range(len(annotated)))) as indices, accelerator.autocast():
+        own = predict_spans(
+            accelerator.unwrap_model(model),
+            annotated,
+            schema,
+            indices=indices,
+            batch_size=batch_size,
+            progress=lambda batches: tqdm(
+                batches, desc="Predicting", unit="batch", leave=False, disable=not accelerator.is_main_process
+            ),
+        )
+    windows, closed_gates = (sum(gather_object([count])) for count in (own.windows, own.closed_gates))
+    return Predictions(gather_object(own.spans), windows, closed_gates)
+
+
+def resolve_greedily(spans: Iterable[Span]) -> list[Span]:
+    """Drop each span that overlaps a better one of its label: gliner2's default for the span architecture."""
+    kept: dict[str, list[tuple[int, int]]] = {}
+    result = []
+    for span in sorted(spans, key=lambda span: (-span.score, span.start, span.end)):
+        taken = kept.setdefault(span.label, [])
+        # Spans taken so far do not overlap, so only the neighbours of this one can.
+        place = bisect_right(taken, (span.start, span.end))
+        if place and taken[place - 1][1] > span.start:
+            continue
+        if place < len(taken) and taken[place][0] < span.end:
+            continue
+        insort(taken, (span.start, span.end))
+        result.append(span)
+    return sorted(result)

@@ -1,0 +1,105 @@
+"""What the training loop calls and does not show: batches, parameter groups, and steps that must not be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gliner2.processor import PreprocessedBatch
+
+from glinerko.data import LabelSchema
+from glinerko.errors import TrainingError
+from glinerko.modeling import KoreanSchemaTransformer, KoreanSpanExtractor
+from glinerko.targets import window_from_row
+
+
+@dataclass
+class WindowCollator:
+    """Makes batches of the rows of :func:`glinerko.targets.training_windows`.
+
+    What is random in a prompt depends on the seed, the epoch and the document alone, so that a run gives the same
+    prompts however many batches are made ahead, by however many workers or processes.
+    """
+
+    processor: KoreanSchemaTransformer
+    schema: LabelSchema
+    augment: bool = False
+    seed: int = 42
+    epoch: int = 0
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """``{"batch": PreprocessedBatch of [windows, pieces], "ids": the document of each window}``."""
+        seeds = [f"{self.seed}-{self.epoch}-{row['id']}" for row in rows] if self.augment else None
+        windows = [window_from_row(row) for row in rows]
+        batch = self.processor.collate(windows, self.schema, augmentation_seeds=seeds)
+        return {"batch": batch, "ids": [row["id"] for row in rows]}
+
+
+def parameter_groups(
+    model: KoreanSpanExtractor, encoder_learning_rate: float, head_learning_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Four groups for AdamW: encoder and heads, each with and without weight decay (biases and layer norms).
+
+    Every trainable parameter is in exactly one; empty groups are left out.
+    """
+    groups = []
+    for part, rate in (("encoder", encoder_learning_rate), ("heads", head_learning_rate)):
+        for decays in (True, False):
+            parameters = [
+                parameter
+                for name, parameter in model.named_parameters()
+                if parameter.requires_grad
+                and name.startswith("encoder.") == (part == "encoder")
+                and (parameter.ndim >= 2) == decays
+            ]
+            name = f"{part}, {'decay' if decays else 'no decay'}"
+            decay = weight_decay if decays else 0.0
+            groups.append({"params": parameters, "lr": rate, "weight_decay": decay, "name": name})
+    return [group for group in groups if group["params"]]
+
+
+def freeze_unused(model: KoreanSpanExtractor, batch: PreprocessedBatch) -> list[str]:
+    """Freeze parameters that a training step gives no gradient, so that DistributedDataParallel need not look for them.
+
+    On entity data that is the classification head; an encoder may bring a pooler. The step is not taken.
+
+    Returns:
+        The modules they are in, for example ``["classifier"]``.
+    """
+    model.train()
+    outputs = model(batch)
+    check_step(outputs, model, batch, [])
+    outputs["total_loss"].backward()
+    unused = [(name, parameter) for name, parameter in model.named_parameters() if parameter.grad is None]
+    for _, parameter in unused:
+        parameter.requires_grad_(False)
+    model.zero_grad()
+    return sorted({".".join(name.split(".")[: 2 if name.startswith("encoder.") else 1]) for name, _ in unused})
+
+
+def check_step(
+    outputs: dict[str, Any], model: KoreanSpanExtractor, batch: PreprocessedBatch, ids: Sequence[str]
+) -> None:
+    """Stop where a loss is not finite or gliner2 left a sample out.
+
+    gliner2 catches an exception per sample, prints it, and counts the loss of that sample as zero.
+
+    Raises:
+        TrainingError: with the ids of the documents.
+    """
+    complete = outputs["batch_size"] == len(batch)
+    if complete and torch.isfinite(outputs["total_loss"]):
+        return
+    with torch.no_grad():
+        samples = model(batch, return_individual_losses=True).get("individual_losses", [])
+    faults = {}
+    for identifier, sample in zip(ids or map(str, range(len(batch))), samples, strict=False):
+        if "error" in sample:
+            faults[identifier] = sample["error"]
+        elif not torch.isfinite(torch.tensor(sample["total_loss"])):
+            faults[identifier] = f"loss {sample['total_loss']}"
+    listed = "; ".join(f"document {name}: {fault}" for name, fault in faults.items()) or f"among {', '.join(ids)}"
+    kind = "the loss is not finite" if complete else "a document gave no loss"
+    raise TrainingError(f"{kind} ({listed})")

@@ -1,0 +1,406 @@
+"""Give a GLiNER2 a Korean encoder and fine-tune it on labelled documents.
+
+    accelerate launch scripts/train_gliner2_korean_encoder.py
+    accelerate launch scripts/train_gliner2_korean_encoder.py --train_file train.jsonl --output_dir outputs/medical
+    accelerate launch --config_file accelerate_configs/multi_gpu.yaml scripts/train_gliner2_korean_encoder.py run.yaml
+
+The first command trains on the bundled sample corpus. A YAML or JSON file may take the place of all flags. The best
+model of the run, by F1 on the validation documents, goes to OUTPUT_DIR/best.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import signal
+import sys
+import warnings
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import datasets
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.utils import set_seed
+from datasets import Dataset
+from rich.console import Console
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import get_scheduler
+
+from glinerko.cli import parse_arguments, run
+from glinerko.data import Example, LabelSchema, label_schema, load_rows, require_labels, shared_texts, split_rows
+from glinerko.errors import DataError
+from glinerko.metrics import METRICS, Scores, best_threshold, sweep
+from glinerko.modeling import KoreanSpanExtractor
+from glinerko.prediction import Predictions, predict_on_all_processes
+from glinerko.reports import data_table, score_table, swap_table
+from glinerko.swap import swap_encoder
+from glinerko.targets import annotate, report_data, training_windows, window_from_row
+from glinerko.training import WindowCollator, check_step, freeze_unused, parameter_groups
+
+SAMPLE = Path(__file__).parents[1] / "data" / "sample"
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ModelArguments:
+    base_model: str = field(
+        default="fastino/gliner2-base-v1",
+        metadata={"help": "GLiNER2 whose heads are kept (span architecture): Hub id or directory"},
+    )
+    korean_encoder: str = field(
+        default="team-lucid/deberta-v3-base-korean",
+        metadata={"help": "encoder to install: Hub id or directory; 'none' fine-tunes the base model as it is"},
+    )
+    head_init: str = field(
+        default="keep",
+        metadata={"help": "keep the heads bit for bit or start new ones", "choices": ["keep", "reinit"]},
+    )
+    max_width: int = field(default=12, metadata={"help": "widest span that is scored, in words"})
+    word_splitter: str = field(
+        default="korean",
+        metadata={"help": "what a word is: Kiwi's morphemes, white space, or characters",
+                  "choices": ["korean", "whitespace", "char"]},
+    )  # fmt: skip
+    lower_case: bool = field(default=False, metadata={"help": "lower-case the words of the Korean splitter"})
+
+
+@dataclass
+class DataArguments:
+    train_file: str | None = field(default=None, metadata={"help": "JSON lines; the bundled sample corpus by default"})
+    validation_file: str | None = field(default=None, metadata={"help": "JSON lines; drawn from training otherwise"})
+    dataset_name: str | None = field(default=None, metadata={"help": "a `datasets` data set instead of files"})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "its configuration"})
+    validation_split: float = field(
+        default=0.1, metadata={"help": "share drawn by seed for validation; identical texts stay together"}
+    )
+    labels: list[str] | None = field(
+        default=None, metadata={"help": "labels in use, in prompt order; all that rows name or describe by default"}
+    )
+    on_bad_row: str = field(
+        default="raise",
+        metadata={"help": "stop at a malformed row or skip and count it", "choices": ["raise", "skip"]},
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "use only so many training rows"})
+    max_length: int = field(default=512, metadata={"help": "pieces in a window, the prompt's included"})
+    window_overlap: int = field(default=64, metadata={"help": "pieces that windows of a long document share"})
+    prompt_augmentation: bool = field(
+        default=False, metadata={"help": "shuffle and rename labels and drop descriptions in training, as gliner2 does"}
+    )
+
+
+@dataclass
+class TrainingArguments:
+    output_dir: str = field(default="outputs/korean-gliner2", metadata={"help": "where everything of this run goes"})
+    encoder_learning_rate: float = field(default=2e-5, metadata={"help": "peak learning rate of the encoder"})
+    head_learning_rate: float = field(default=5e-4, metadata={"help": "peak learning rate of the heads"})
+    num_train_epochs: int = field(default=15, metadata={"help": "passes over the training windows, at most"})
+    max_train_steps: int | None = field(default=None, metadata={"help": "optimizer steps, instead of epochs"})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "windows a process takes at a time"})
+    per_device_eval_batch_size: int = field(default=16, metadata={"help": "the same, for evaluation"})
+    gradient_accumulation_steps: int = field(default=2, metadata={"help": "batches before the optimizer steps"})
+    lr_scheduler_type: str = field(default="linear", metadata={"help": "of the rates", "choices": ["linear", "cosine"]})
+    warmup_ratio: float = field(default=0.1, metadata={"help": "share of the steps in which the rates rise"})
+    weight_decay: float = field(default=0.01, metadata={"help": "of weights; biases and layer norms have none"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "the gradient is clipped to this norm"})
+    metric_for_best_model: str = field(
+        default="string_f1",
+        metadata={"help": "string_f1: set of (mention string, label) a document; span_f1: strict spans",
+                  "choices": list(METRICS)},
+    )  # fmt: skip
+    early_stopping_patience: int = field(default=5, metadata={"help": "epochs without a better F1 before it stops"})
+    mixed_precision: str = field(
+        default="auto",
+        metadata={"help": "auto: what Accelerate is configured for, or else bf16 where the GPU has it",
+                  "choices": ["auto", "no", "bf16", "fp16"]},
+    )  # fmt: skip
+    dataloader_num_workers: int = field(default=0, metadata={"help": "processes that make batches ahead"})
+    seed: int = field(default=42, metadata={"help": "of everything that is drawn"})
+
+
+def main() -> None:
+    model_args, data_args, args = parse_arguments(ModelArguments, DataArguments, TrainingArguments, description=__doc__)
+    accelerator = Accelerator(
+        mixed_precision=choose_precision(args.mixed_precision),
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
+    )
+    quieten(accelerator.is_main_process)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    set_seed(args.seed)
+    console = Console(quiet=not accelerator.is_main_process, width=None if sys.stdout.isatty() else 120)
+    output_dir = Path(args.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+
+    # 1. The documents.
+    with accelerator.main_process_first():
+        rows, sources, skipped = load_data(data_args, args.seed, console)
+    schema = label_schema(rows["training"], data_args.labels)
+    require_labels(rows["validation"], schema, sources["validation"])
+
+    # 2. The swap.
+    encoder = None if model_args.korean_encoder.lower() == "none" else model_args.korean_encoder
+    model, swap_report = swap_encoder(
+        model_args.base_model,
+        encoder,
+        max_width=model_args.max_width,
+        word_splitter=model_args.word_splitter,
+        lower_case=model_args.lower_case,
+        schema=schema,
+        head_init=model_args.head_init,
+        seed=args.seed,
+    )
+    console.print(swap_table(swap_report))
+
+    # 3. Words, windows and targets, made once.
+    with accelerator.main_process_first():
+        limits = {"max_length": data_args.max_length, "window_overlap": data_args.window_overlap}
+        annotated = {
+            split: annotate(part, model.processor, schema, max_width=model_args.max_width, **limits)
+            for split, part in rows.items()
+        }
+        windows = training_windows(annotated["training"], schema)
+    model.configure(window=limits)
+    if accelerator.is_main_process:
+        write_json(output_dir / "training_args.json", {**asdict(model_args), **asdict(data_args), **asdict(args)})
+        write_json(output_dir / "swap_report.json", asdict(swap_report))
+        report_all(annotated, schema, sources, skipped, output_dir, console)
+
+    # 4. The optimizer: one step is tried first, so that what cannot train fails now.
+    collator = WindowCollator(model.processor, schema, data_args.prompt_augmentation, args.seed)
+    trial = [window_from_row(row) for row in windows.select(range(min(2, len(windows))))]
+    unused = freeze_unused(model, model.processor.collate(trial, schema))
+    if unused:
+        console.print(f"Not trained, since entity data gives no gradient: {', '.join(unused)}")
+    loader = DataLoader(
+        windows,
+        batch_size=args.per_device_train_batch_size,
+        shuffle=True,
+        collate_fn=collator,
+        num_workers=args.dataloader_num_workers,
+    )
+    groups = parameter_groups(model, args.encoder_learning_rate, args.head_learning_rate, args.weight_decay)
+    optimizer = torch.optim.AdamW(groups)
+    loader, model = accelerator.prepare(loader, model)
+    steps_per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
+    total_steps = args.max_train_steps or args.num_train_epochs * steps_per_epoch
+    epochs = math.ceil(total_steps / steps_per_epoch)
+    # The schedule counts optimizer steps, so it is not prepared: Accelerate would step it once a process.
+    warmup_steps = math.ceil(args.warmup_ratio * total_steps)
+    scheduler = get_scheduler(args.lr_scheduler_type, optimizer, warmup_steps, total_steps)
+    optimizer = accelerator.prepare(optimizer)
+
+    # 5. The loop.
+    batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
+    console.print(
+        f"Training {epochs} epochs of {steps_per_epoch} steps of {batch_size} windows "
+        f"on {accelerator.num_processes} × {accelerator.device.type}, precision {accelerator.mixed_precision}"
+    )
+    best = Best(output_dir / "best")
+    history = output_dir / "history.jsonl"
+    history.unlink(missing_ok=True)
+    bar = tqdm(total=total_steps, desc="Training", unit="step", disable=not accelerator.is_main_process)
+    try:
+        for epoch in range(epochs):
+            collator.epoch = epoch
+            loader.set_epoch(epoch)
+            losses = train_epoch(accelerator, model, loader, optimizer, scheduler, args, bar, best)
+            predictions = predict_on_all_processes(
+                accelerator, model, annotated["validation"], schema, args.per_device_eval_batch_size
+            )
+            scores, threshold = score(predictions, annotated["validation"], schema, args.metric_for_best_model)
+            best.update(epoch + 1, scores, threshold)
+            if accelerator.is_main_process:
+                record = {"epoch": epoch + 1, "step": bar.n, **losses, "threshold": threshold}
+                append_json(history, {**record, args.metric_for_best_model: scores.to_dict()})
+                bar.write(
+                    f"epoch {epoch + 1}: loss {losses['loss']:.2f}, {args.metric_for_best_model} "
+                    f"{scores.overall.f1:.4f} at threshold {threshold:.2f}"
+                    f"{', best so far' if best.epoch == epoch + 1 else ''}"
+                )
+                if predictions.closed_gates:
+                    bar.write(
+                        f"  the count gate is shut on {predictions.closed_gates} of {predictions.windows} windows"
+                    )
+                if best.epoch == epoch + 1:
+                    save_best(accelerator.unwrap_model(model), best, args)
+            accelerator.wait_for_everyone()
+            if epoch + 1 - best.epoch >= args.early_stopping_patience:
+                bar.write(f"No better F1 for {args.early_stopping_patience} epochs: stopped early.")
+                break
+            if bar.n >= total_steps:
+                break
+    except KeyboardInterrupt:
+        saved = (
+            f"the best model so far, of epoch {best.epoch}, is in {best.directory}" if best.epoch else "nothing saved"
+        )
+        raise KeyboardInterrupt(saved) from None
+    finally:
+        bar.close()
+
+    # 6. What came of it.
+    console.print(score_table("Validation", {args.metric_for_best_model: best.scores}, schema.labels))
+    console.print(
+        f"Best epoch {best.epoch}, threshold {best.threshold:.2f}\n"
+        f"Model    {best.directory}\nHistory  {history}\nNext     python scripts/eval.py --model {best.directory} "
+        "--test_file YOUR_TEST.jsonl",
+        highlight=False,
+    )
+    accelerator.end_training()
+
+
+@dataclass
+class Best:
+    """The best epoch so far."""
+
+    directory: Path
+    epoch: int = 0
+    threshold: float = 0.5
+    scores: Scores = field(default_factory=Scores)
+
+    def update(self, epoch: int, scores: Scores, threshold: float) -> None:
+        if self.epoch == 0 or scores.overall.f1 > self.scores.overall.f1:
+            self.epoch, self.threshold, self.scores = epoch, threshold, scores
+
+
+def train_epoch(accelerator, model, loader, optimizer, scheduler, args, bar, best) -> dict[str, float]:
+    """One pass over the windows; returns the mean losses a window and the last learning rates."""
+    model.train()
+    sums = torch.zeros(4, device=accelerator.device)
+    batches = iter(loader)
+    while bar.n < bar.total and (group := list(islice(batches, args.gradient_accumulation_steps))):
+        set_seed(args.seed + bar.n, device_specific=True)
+        # gliner2's loss is a sum over its windows: it is divided by those of the whole step, over all processes.
+        count = torch.tensor(sum(len(entry["batch"]) for entry in group), device=accelerator.device)
+        total = accelerator.reduce(count, reduction="sum").item()
+        step_sums = torch.zeros(4, device=accelerator.device)
+        for index, entry in enumerate(group):
+            last = index + 1 == len(group)
+            with nullcontext() if last else accelerator.no_sync(model):
+                outputs = model(entry["batch"])
+                check_step(outputs, accelerator.unwrap_model(model), entry["batch"], entry["ids"])
+                # DistributedDataParallel takes the mean of the processes' gradients, hence their number.
+                accelerator.backward(outputs["total_loss"] * accelerator.num_processes / total)
+            parts = [outputs[name].detach() for name in ("total_loss", "structure_loss", "count_loss")]
+            step_sums += torch.stack([*parts, torch.zeros_like(parts[0])])
+        step_sums[3] = count
+        accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        sums += step_sums
+        bar.update()
+        rates = learning_rates(optimizer)
+        shown = {name: f"{rate:.1e}" for name, rate in rates.items()}
+        bar.set_postfix(loss=f"{(step_sums[0] / step_sums[3]).item():.2f}", **shown, f1=f"{best.scores.overall.f1:.3f}")
+    loss, structure, count, windows = accelerator.reduce(sums, reduction="sum").tolist()
+    losses = {"loss": loss / windows, "structure_loss": structure / windows, "count_loss": count / windows}
+    return losses | {f"{name}_learning_rate": rate for name, rate in learning_rates(optimizer).items()}
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The present rate of the encoder and of the heads."""
+    return {group["name"].split(",")[0]: group["lr"] for group in optimizer.param_groups}
+
+
+def score(predictions: Predictions, annotated: Dataset, schema: LabelSchema, metric: str) -> tuple[Scores, float]:
+    """The scores at the threshold that is best for these documents, and that threshold."""
+    examples = [Example.from_row(row) for row in annotated]
+    by_threshold = sweep(metric, examples, predictions.spans, schema.labels)
+    threshold = best_threshold(by_threshold)
+    return by_threshold[threshold], threshold
+
+
+def save_best(model: KoreanSpanExtractor, best: Best, args: TrainingArguments) -> None:
+    """Write the model beside the one before it and put it in its place, so that `best/` is never half a model."""
+    model.configure(
+        threshold=best.threshold,
+        validation={"epoch": best.epoch, args.metric_for_best_model: best.scores.overall.f1},
+    )
+    fresh, old = best.directory.with_name("best.new"), best.directory.with_name("best.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    model.save_pretrained(fresh)
+    if best.directory.exists():
+        best.directory.rename(old)
+    fresh.rename(best.directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_data(
+    data_args: DataArguments, seed: int, console: Console
+) -> tuple[dict[str, Dataset], dict[str, str], dict[str, int]]:
+    """The rows of training and validation, what to call their sources, and how many bad rows each left out."""
+    files = {"training": data_args.train_file, "validation": data_args.validation_file}
+    if data_args.dataset_name is None and data_args.train_file is None:
+        files = {"training": str(SAMPLE / "train.jsonl"), "validation": str(SAMPLE / "validation.jsonl")}
+        console.rule("[bold yellow]No --train_file: training on the bundled sample corpus, good for a demo only")
+    options = {"labels": data_args.labels, "on_bad_row": data_args.on_bad_row}
+    hub = {"dataset_name": data_args.dataset_name, "dataset_config_name": data_args.dataset_config_name}
+    rows, bad = load_rows(files["training"], **hub, max_rows=data_args.max_train_samples, **options)
+    source = files["training"] or data_args.dataset_name
+    if files["validation"] is not None:
+        validation, bad_validation = load_rows(files["validation"], **options)
+        names = {"training": source, "validation": files["validation"]}
+        return {"training": rows, "validation": validation}, names, {"training": bad, "validation": bad_validation}
+    if not 0 < data_args.validation_split < 1:
+        raise DataError(f"--validation_split must lie between 0 and 1, got {data_args.validation_split}")
+    training, validation = split_rows(rows, data_args.validation_split, seed)
+    names = {split: f"{source}, {split} split" for split in files}
+    return {"training": training, "validation": validation}, names, {"training": bad, "validation": 0}
+
+
+def report_all(annotated, schema, sources, skipped, output_dir, console) -> None:
+    """Print and write the data report, and list the mentions that cannot become targets."""
+    reports = {}
+    for split, part in annotated.items():
+        reports[split] = report_data(part, schema, sources[split], output_dir / f"unreached_{split}.jsonl")
+        reports[split].bad_rows_skipped = skipped[split]
+    shared = shared_texts(annotated["training"], annotated["validation"])
+    reports["validation"].texts_shared_with_training = len(shared)
+    write_json(output_dir / "data_report.json", {split: report.to_dict() for split, report in reports.items()})
+    console.print(data_table(reports))
+    console.print(f"Mentions that are no target are listed in {output_dir}/unreached_*.jsonl", highlight=False)
+    if shared:
+        console.print(f"[yellow]{len(shared)} validation texts also stand in the training rows: their F1 flatters.")
+    partial = reports["training"].documents - reports["training"].documents_with_all_labels
+    if partial:
+        console.print(
+            f"[yellow]{partial} training rows do not name all of {', '.join(schema.labels)}, and so do not say that "
+            "the others are absent; --labels says so for every row."
+        )
+
+
+def choose_precision(wanted: str) -> str | None:
+    """What to ask Accelerate for; ``None`` leaves it to its configuration."""
+    if wanted != "auto":
+        return wanted
+    configured = Accelerator().mixed_precision != "no"
+    return "bf16" if not configured and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None
+
+
+def quieten(is_main_process: bool) -> None:
+    """One voice: progress of other libraries on the main process alone, and none that says nothing to a user."""
+    logging.basicConfig(level=logging.INFO if is_main_process else logging.ERROR, format="%(message)s")
+    for name in ("gliner2", "httpx", "datasets"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+    if not is_main_process:
+        datasets.disable_progress_bars()
+
+
+def write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def append_json(path: Path, record: dict) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
+import torch
 from accelerate import Accelerator
 from rich.console import Console
 
@@ -62,7 +63,7 @@ class Arguments:
 
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     logging.getLogger("gliner2").setLevel(logging.WARNING)
     if not accelerator.is_main_process:
         datasets.disable_progress_bars()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 import signal
 import sys
@@ -126,6 +127,7 @@ class TrainingArguments:
 def main() -> None:
     model_args, data_args, args = parse_arguments(ModelArguments, DataArguments, TrainingArguments, description=__doc__)
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # `accelerate launch` does not say so to several processes
         mixed_precision=choose_precision(args.mixed_precision),
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
     )
@@ -204,18 +206,21 @@ def main() -> None:
     history = output_dir / "history.jsonl"
     history.unlink(missing_ok=True)
     bar = tqdm(total=total_steps, desc="Training", unit="step", disable=not accelerator.is_main_process)
+    step = 0
     try:
         for epoch in range(epochs):
             collator.epoch = epoch
             loader.set_epoch(epoch)
-            losses = train_epoch(accelerator, model, loader, optimizer, scheduler, args, bar, best)
+            step, losses = train_epoch(
+                accelerator, model, loader, optimizer, scheduler, args, step, total_steps, bar, best
+            )
             predictions = predict_on_all_processes(
                 accelerator, model, annotated["validation"], schema, args.per_device_eval_batch_size
             )
             scores, threshold = score(predictions, annotated["validation"], schema, args.metric_for_best_model)
             best.update(epoch + 1, scores, threshold)
             if accelerator.is_main_process:
-                record = {"epoch": epoch + 1, "step": bar.n, **losses, "threshold": threshold}
+                record = {"epoch": epoch + 1, "step": step, **losses, "threshold": threshold}
                 append_json(history, {**record, args.metric_for_best_model: scores.to_dict()})
                 bar.write(
                     f"epoch {epoch + 1}: loss {losses['loss']:.2f}, {args.metric_for_best_model} "
@@ -231,8 +236,6 @@ def main() -> None:
             accelerator.wait_for_everyone()
             if epoch + 1 - best.epoch >= args.early_stopping_patience:
                 bar.write(f"No better F1 for {args.early_stopping_patience} epochs: stopped early.")
-                break
-            if bar.n >= total_steps:
                 break
     except KeyboardInterrupt:
         saved = (
@@ -267,13 +270,15 @@ class Best:
             self.epoch, self.threshold, self.scores = epoch, threshold, scores
 
 
-def train_epoch(accelerator, model, loader, optimizer, scheduler, args, bar, best) -> dict[str, float]:
-    """One pass over the windows; returns the mean losses a window and the last learning rates."""
+def train_epoch(
+    accelerator, model, loader, optimizer, scheduler, args, step, total_steps, bar, best
+) -> tuple[int, dict[str, float]]:
+    """One pass over the windows; returns the steps so far, the mean losses a window and the last learning rates."""
     model.train()
     sums = torch.zeros(4, device=accelerator.device)
     batches = iter(loader)
-    while bar.n < bar.total and (group := list(islice(batches, args.gradient_accumulation_steps))):
-        set_seed(args.seed + bar.n, device_specific=True)
+    while step < total_steps and (group := list(islice(batches, args.gradient_accumulation_steps))):
+        set_seed(args.seed + step, device_specific=True)
         # gliner2's loss is a sum over its windows: it is divided by those of the whole step, over all processes.
         count = torch.tensor(sum(len(entry["batch"]) for entry in group), device=accelerator.device)
         total = accelerator.reduce(count, reduction="sum").item()
@@ -293,13 +298,14 @@ def train_epoch(accelerator, model, loader, optimizer, scheduler, args, bar, bes
         scheduler.step()
         optimizer.zero_grad()
         sums += step_sums
+        step += 1
         bar.update()
         rates = learning_rates(optimizer)
         shown = {name: f"{rate:.1e}" for name, rate in rates.items()}
         bar.set_postfix(loss=f"{(step_sums[0] / step_sums[3]).item():.2f}", **shown, f1=f"{best.scores.overall.f1:.3f}")
     loss, structure, count, windows = accelerator.reduce(sums, reduction="sum").tolist()
     losses = {"loss": loss / windows, "structure_loss": structure / windows, "count_loss": count / windows}
-    return losses | {f"{name}_learning_rate": rate for name, rate in learning_rates(optimizer).items()}
+    return step, losses | {f"{name}_learning_rate": rate for name, rate in learning_rates(optimizer).items()}
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -379,7 +385,7 @@ def choose_precision(wanted: str) -> str | None:
     """What to ask Accelerate for; ``None`` leaves it to its configuration."""
     if wanted != "auto":
         return wanted
-    configured = Accelerator().mixed_precision != "no"
+    configured = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
     return "bf16" if not configured and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None
 
 

@@ -58,7 +58,9 @@ def test_encoder_weights_arrive_and_only_special_rows_are_new(pair):
 
 
 def test_special_rows_are_seeded(pair):
-    first, second, third = (swap_encoder(*pair, seed=seed)[0].encoder.get_input_embeddings().weight for seed in (1, 1, 2))
+    first, second, third = (
+        swap_encoder(*pair, seed=seed)[0].encoder.get_input_embeddings().weight for seed in (1, 1, 2)
+    )
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
 
@@ -101,7 +103,9 @@ def test_saved_tokenizer_config_names_a_class_of_transformers_4_and_5(model, tmp
 
 
 def roberta(directory, pair, hidden_size: int = 32):
-    config = RobertaConfig(hidden_size=hidden_size, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=7000)
+    config = RobertaConfig(
+        hidden_size=hidden_size, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=7000
+    )
     RobertaModel(config).save_pretrained(directory)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(pair[1] / name, directory)
@@ -198,7 +202,11 @@ def test_pickled_weights_are_not_read(model, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("./missing", "no such directory"), ("user/never-downloaded", "Hub cannot be reached"), ("a b", "neither a directory")],
+    [
+        ("./missing", "no such directory"),
+        ("user/never-downloaded", "Hub cannot be reached"),
+        ("a b", "neither a directory"),
+    ],
 )
 def test_what_cannot_be_found_is_one_line(name, message):
     with pytest.raises(LoadError, match=message) as caught:

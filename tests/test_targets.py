@@ -40,7 +40,9 @@ def test_each_reason_has_its_name(span, expected):
 
 
 def test_the_longest_span_of_a_label_wins_and_nesting_across_labels_stays():
-    long, short, other = (Mention(label, "x", (span,)) for label, span in (("Disease", (0, 5)), ("Disease", (0, 3)), ("Drug", (0, 3))))
+    long, short, other = (
+        Mention(label, "x", (span,)) for label, span in (("Disease", (0, 5)), ("Disease", (0, 3)), ("Drug", (0, 3)))
+    )
     assert outcomes(long, short, other) == [[Outcome.TARGET], [Outcome.NESTED], [Outcome.TARGET]]
 
 
@@ -80,7 +82,11 @@ def test_long_documents_are_cut_and_every_window_points_back(model, write_rows, 
         for start, end in window.words:
             assert window.text[start:end] == (text + ".")[begin + start : begin + end]
     found = {(begin + t.start, begin + t.end, t.label) for begin, window in windows for t in window.targets}
-    assert found == {(start, end, mention.label) for mention in Example.from_row(annotated[0]).mentions for start, end in mention.spans}
+    assert found == {
+        (start, end, mention.label)
+        for mention in Example.from_row(annotated[0]).mentions
+        for start, end in mention.spans
+    }
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(model, sample_rows):
@@ -105,7 +111,10 @@ def test_report_accounts_for_every_mention_and_lists_the_lost(model, write_rows,
     assert report.mentions_by_outcome["starts inside a word"] == 1
     assert report.reach == 2 / 3
     lost = [json.loads(line) for line in (tmp_path / "lost.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [(entry["mention"], entry["cause"]) for entry in lost] == [("뇨병", "starts inside a word"), ("고혈압", "absent from text")]
+    assert [(entry["mention"], entry["cause"]) for entry in lost] == [
+        ("뇨병", "starts inside a word"),
+        ("고혈압", "absent from text"),
+    ]
 
 
 def test_report_on_the_real_corpus_accounts_for_all_mentions(pair, real_corpus):

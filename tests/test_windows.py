@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,7 +55,7 @@ def test_windows_cover_every_word_within_the_limit(text, pieces, data):
     overlap = data.draw(st.integers(0, max_pieces - 1))
     windows = cut_windows(words, pieces[: len(words)], max_pieces, overlap)
     assert {word for first, last in windows for word in range(first, last)} == set(range(len(words)))
-    for (first, last), (next_first, next_last) in zip(windows, windows[1:], strict=False):
+    for (first, last), (next_first, next_last) in pairwise(windows):
         assert first < next_first <= last < next_last
         assert sum(pieces[next_first:last]) <= overlap
     for first, last in windows:

@@ -24,7 +24,13 @@ def test_particles_and_endings_come_off():
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("5mg", ["5", "mg"]), ("CT촬영", ["CT", "촬영"]), ("HbA1c 7.2%", ["HbA", "1", "c", "7.2", "%"]), ("", []), (" \n", [])],
+    [
+        ("5mg", ["5", "mg"]),
+        ("CT촬영", ["CT", "촬영"]),
+        ("HbA1c 7.2%", ["HbA", "1", "c", "7.2", "%"]),
+        ("", []),
+        (" \n", []),
+    ],
 )
 def test_scripts_and_digits_split_where_they_meet(text, expected):
     assert tokens(text) == expected
@@ -38,7 +44,13 @@ def test_offsets_are_into_the_text_as_it_was_given(form):
 
 
 # Hangul in both forms, jamo alone, Latin, digits, marks, emoji, control characters.
-texts = st.text(st.one_of(st.sampled_from("가나다각ᄀ\u1161\u11a8ㄱㅏ aZé5.,\n\t\u0301\u200d😀漢"), st.characters(exclude_categories=["Cs"])), max_size=60)
+texts = st.text(
+    st.one_of(
+        st.sampled_from("가나다각ᄀ\u1161\u11a8ㄱㅏ aZé5.,\n\t\u0301\u200d😀漢"),
+        st.characters(exclude_categories=["Cs"]),
+    ),
+    max_size=60,
+)
 
 
 @given(texts)

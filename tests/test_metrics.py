@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glinerko.data import Example, Mention, Span
+from glinerko.metrics import (
+    Score,
+    at_threshold,
+    best_threshold,
+    match_dictionary,
+    score_spans,
+    score_strings,
+    sweep,
+)
+
+LABELS = ("Disease", "Drug")
+#       0123456789012345
+TEXT = "암과 위암에 암약을 투여함"
+
+
+def example(*mentions: Mention) -> Example:
+    return Example("a", TEXT, LABELS, mentions)
+
+
+def test_score_by_hand():
+    score = Score(true_positives=2, predicted=3, gold=4)
+    assert (score.precision, score.recall) == (2 / 3, 0.5)
+    assert score.f1 == pytest.approx(2 * (2 / 3) * 0.5 / (2 / 3 + 0.5))
+    assert Score().f1 == Score().precision == Score().recall == 0.0
+
+
+def test_spans_count_every_occurrence_and_strings_each_pair_once():
+    gold = example(Mention("Disease", "암", ((0, 1), (4, 5))), Mention("Drug", "암약", ((7, 9),)))
+    found = [[Span(0, 1, "Disease", 0.9), Span(7, 9, "Disease", 0.8)]]
+    spans, strings = score_spans([gold], found, LABELS), score_strings([gold], found, LABELS)
+    assert spans.overall == Score(1, 2, 3)
+    assert spans.labels == {"Disease": Score(1, 2, 2), "Drug": Score(0, 0, 1)}
+    assert strings.overall == Score(1, 2, 2)
+
+
+def test_a_gold_string_absent_from_the_text_still_counts():
+    assert score_strings([example(Mention("Drug", "없음", ()))], [[]], LABELS).overall == Score(0, 0, 1)
+    assert score_spans([example(Mention("Drug", "없음", ()))], [[]], LABELS).overall == Score(0, 0, 0)
+
+
+def test_documents_are_not_mixed():
+    gold = [example(Mention("Disease", "암", ((0, 1),))), example()]
+    assert score_strings(gold, [[], [Span(0, 1, "Disease", 1.0)]], LABELS).overall == Score(0, 1, 1)
+
+
+def test_unseen_mentions_leave_out_seen_gold_and_seen_predictions():
+    gold = example(Mention("Disease", "암", ((0, 1),)), Mention("Disease", "위암", ((3, 5),)))
+    found = [[Span(0, 1, "Disease", 1.0), Span(3, 5, "Disease", 1.0), Span(7, 9, "Drug", 1.0)]]
+    assert score_strings([gold], found, LABELS, leave_out={("암", "Disease")}).overall == Score(1, 2, 1)
+
+
+def test_labels_not_asked_for_do_not_count():
+    gold = example(Mention("Disease", "암", ((0, 1),)), Mention("Drug", "암약", ((7, 9),)))
+    assert score_spans([gold], [[]], ("Drug",)).overall == Score(0, 0, 1)
+
+
+def test_sweep_and_best_threshold():
+    gold = example(Mention("Disease", "암", ((0, 1),)))
+    found = [[Span(0, 1, "Disease", 0.6), Span(3, 5, "Disease", 0.3)]]
+    scores = sweep("span_f1", [gold], found, LABELS, [0.2, 0.4, 0.5, 0.6, 0.7])
+    assert [round(s.overall.f1, 3) for s in scores.values()] == [0.667, 1.0, 1.0, 1.0, 0.0]
+    assert best_threshold(scores) == 0.5  # the middle of those that tie
+
+
+@given(st.lists(st.floats(0, 1), max_size=20), st.floats(0, 1), st.floats(0, 1))
+def test_a_higher_threshold_keeps_a_subset(scores, first, second):
+    spans = [[Span(index, index + 1, "Disease", score) for index, score in enumerate(scores)]]
+    low, high = sorted((first, second))
+    assert set(at_threshold(spans, high)[0]) <= set(at_threshold(spans, low)[0])
+
+
+def test_dictionary_takes_the_longest_match_and_the_usual_label():
+    training = [
+        example(Mention("Disease", "암", ()), Mention("Drug", "암약", ())),
+        example(Mention("Drug", "암", ()), Mention("Disease", "암", ())),
+    ]
+    (found,) = match_dictionary(training, [TEXT], LABELS)
+    assert [(TEXT[s.start : s.end], s.label) for s in found] == [("암", "Disease"), ("암", "Disease"), ("암약", "Drug")]

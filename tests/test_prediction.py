@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glinerko.data import Span, label_schema, load_rows
+from glinerko.metrics import at_threshold
+from glinerko.prediction import predict_spans, resolve_greedily
+from glinerko.targets import annotate
+
+
+@pytest.fixture
+def spread_model(model):
+    """A model whose scores spread over (0, 1), with the count gate open."""
+    with torch.no_grad():
+        model.count_pred[-1].bias[1] += 100.0
+        for parameter in model.span_rep.parameters():
+            parameter.mul_(3.0)
+    return model
+
+
+@pytest.fixture
+def annotated(spread_model, sample_rows, schema):
+    return annotate(sample_rows.select(range(24)), spread_model.processor, schema, max_width=12)
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.3, 0.5, 0.7, 0.95])
+def test_one_pass_gives_what_gliner2_extracts_at_every_threshold(spread_model, annotated, schema, threshold):
+    predictions = predict_spans(spread_model, annotated, schema)
+    entities = spread_model.create_schema().entities(schema.descriptions)
+    theirs = spread_model.batch_extract(
+        annotated["text"][:], entities, batch_size=24, threshold=threshold, include_spans=True, include_confidence=True
+    )
+    found = 0
+    for text, spans, result in zip(annotated["text"], at_threshold(predictions.spans, threshold), theirs, strict=True):
+        expected = {
+            (mention["start"], mention["end"], label)
+            for label, mentions in result["entities"].items()
+            for mention in mentions
+            if mention["end"] <= len(text)
+        }
+        assert {span.key for span in spans} == expected
+        found += len(expected)
+    assert found > 0
+
+
+def test_a_shut_gate_returns_nothing_and_is_counted(spread_model, annotated, schema):
+    with torch.no_grad():
+        spread_model.count_pred[-1].bias[0] += 1000.0
+    predictions = predict_spans(spread_model, annotated, schema, floor=0.0)
+    assert predictions.closed_gates == predictions.windows == len(annotated)
+    assert not any(predictions.spans)
+
+
+def test_full_stop_that_gliner2_adds_is_never_predicted(spread_model, write_rows, schema):
+    rows, _ = load_rows(write_rows({"text": "당뇨병", "entities": {}}))
+    annotated = annotate(rows, spread_model.processor, schema, max_width=12)
+    (spans,) = predict_spans(spread_model, annotated, schema, floor=0.0).spans
+    assert spans
+    assert all(span.end <= 3 for span in spans)
+
+
+def test_spans_of_overlapping_windows_are_merged(spread_model, write_rows):
+    text = "환자는 당뇨병으로 인슐린을 투여하였다.\n" * 20
+    rows, _ = load_rows(write_rows({"text": text, "entities": {"Disease": [], "Drug": []}}))
+    schema = label_schema(rows)
+    annotated = annotate(rows, spread_model.processor, schema, max_width=12, max_length=120, window_overlap=60)
+    predictions = predict_spans(spread_model, annotated, schema, floor=0.3)
+    assert predictions.windows > 3
+    (spans,) = predictions.spans
+    for label in schema.labels:
+        own = sorted(span for span in spans if span.label == label)
+        assert all(before.end <= after.start for before, after in pairwise(own))
+    assert max(span.end for span in spans) > len(text) * 0.8
+
+
+def test_batching_and_order_do_not_change_predictions(spread_model, annotated, schema):
+    one, many = (predict_spans(spread_model, annotated, schema, batch_size=size).spans for size in (1, 24))
+    chosen = predict_spans(spread_model, annotated, schema, indices=[5, 2]).spans
+    for first, second in zip([*one, one[5], one[2]], [*many, *chosen], strict=True):
+        assert [span.key for span in first] == [span.key for span in second]
+        assert [span.score for span in first] == pytest.approx([span.score for span in second], abs=1e-5)
+
+
+spans = st.builds(
+    lambda start, width, label, score: Span(start, start + width, label, score),
+    st.integers(0, 20),
+    st.integers(1, 6),
+    st.sampled_from(["A", "B"]),
+    st.floats(0, 1),
+)
+
+
+@given(st.lists(spans, max_size=30))
+@settings(deadline=None)
+def test_greedy_resolution_is_the_plain_one(candidates):
+    """Against the quadratic way: keep a span unless it overlaps a kept one of its label."""
+    kept: list[Span] = []
+    for span in sorted(candidates, key=lambda span: (-span.score, span.start, span.end)):
+        if not any(s.label == span.label and span.start < s.end and s.start < span.end for s in kept):
+            kept.append(span)
+    assert resolve_greedily(candidates) == sorted(kept)

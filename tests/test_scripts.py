@@ -1,0 +1,167 @@
+"""The scripts as a user runs them, on the tiny pair."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from conftest import ROOT, SAMPLE
+from test_swap import roberta
+
+from glinerko.hub import load_extractor
+
+TRAIN = "scripts/train_gliner2_korean_encoder.py"
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file"]
+
+
+def run(*command, **environment) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "COLUMNS": "120", **environment}
+    return subprocess.run([*map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def one_line_error(result: subprocess.CompletedProcess, *parts: str) -> None:
+    """The last line says what is wrong, in one line and with no traceback."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith("error: "))
+    for part in parts:
+        assert part in line
+
+
+@pytest.fixture
+def flags(pair, tmp_path):
+    """Flags of a run that takes seconds."""
+    options = {
+        "base_model": pair[0],
+        "korean_encoder": pair[1],
+        "output_dir": tmp_path / "run",
+        "train_file": SAMPLE / "train.jsonl",
+        "max_train_samples": 64,
+        "num_train_epochs": 2,
+        "encoder_learning_rate": 5e-3,
+        "head_learning_rate": 5e-3,
+    }
+    return [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["cpu", "cpu_multi"])
+def test_train_then_eval(flags, tmp_path, config):
+    result = run(*LAUNCH, f"accelerate_configs/{config}.yaml", TRAIN, *flags)
+    assert result.returncode == 0, result.stderr
+    directory = tmp_path / "run"
+    for expected in ("kept bit for bit", "reach of mentions", "Not trained", "scripts/eval.py --model"):
+        assert expected in result.stdout
+    assert "epoch 2: loss" in result.stdout + result.stderr
+    history = [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in history] == [1, 2]
+    assert history[1]["loss"] < history[0]["loss"]
+    processes = 2 if config == "cpu_multi" else 1
+    assert history[1]["step"] == 2 * -(-58 // (16 * processes))
+    report = json.loads((directory / "data_report.json").read_text())
+    assert report["training"]["mentions"] == sum(report["training"]["mentions_by_outcome"].values())
+    assert "환자" not in (directory / "data_report.json").read_text()
+    model = load_extractor(directory / "best")
+    assert model.threshold is not None
+    assert model.label_schema.labels == ("Disease", "Drug", "Procedure", "Biomarker")
+
+    scored = run(
+        sys.executable,
+        "scripts/eval.py",
+        "--model",
+        directory / "best",
+        "--train_file",
+        SAMPLE / "train.jsonl",
+        "--sweep",
+    )
+    assert scored.returncode == 0, scored.stderr
+    assert "dictionary of training mentions" in scored.stdout
+    result = json.loads((directory / "eval_test.json").read_text())
+    assert result["threshold"] == model.threshold
+    assert result["dictionary"]["overall"]["gold"] == result["string_f1"]["overall"]["gold"]
+    assert len(result["sweep"]) == 19
+    too_low = run(sys.executable, "scripts/eval.py", "--model", directory / "best", "--min_f1", "1.1")
+    assert too_low.returncode == 1
+
+
+@pytest.mark.slow
+def test_a_yaml_file_works_in_place_of_flags(flags, tmp_path):
+    options = {name.strip("-"): value for name, value in zip(flags[::2], flags[1::2], strict=True)}
+    numbers = {
+        "max_train_samples": 32,
+        "num_train_epochs": 1,
+        "encoder_learning_rate": 1e-3,
+        "head_learning_rate": 1e-3,
+    }
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({**options, **numbers, "prompt_augmentation": True}))
+    assert run(sys.executable, TRAIN, path).returncode == 0
+    path.write_text("no_such_option: 1\n")
+    one_line_error(run(sys.executable, TRAIN, path), "run.yaml", "no_such_option")
+
+
+@pytest.mark.slow
+def test_corrupt_data_is_one_line(flags, write_rows):
+    path = write_rows({"text": "당뇨병", "entities": {}}, '{"text": ')
+    one_line_error(run(sys.executable, TRAIN, *flags, "--train_file", path), f"{path}, line 2", "malformed JSON")
+
+
+@pytest.mark.slow
+def test_a_roberta_is_one_line(flags, pair, tmp_path):
+    encoder = roberta(tmp_path / "roberta", pair)
+    result = run(sys.executable, TRAIN, *flags, "--korean_encoder", encoder)
+    one_line_error(result, "RobertaConfig", "--head_init reinit")
+
+
+@pytest.mark.slow
+def test_an_unreachable_hub_is_one_line_with_what_to_do():
+    result = run(sys.executable, TRAIN, HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9")
+    one_line_error(result, "fastino/gliner2-base-v1", "pass a local directory")
+    assert "sample corpus" in result.stdout
+
+
+@pytest.mark.slow
+def test_verify_tries_the_swap(pair, tmp_path):
+    result = run(sys.executable, "scripts/verify_encoder_swap.py", "--base_model", pair[0], "--korean_encoder", pair[1])
+    assert result.returncode == 0, result.stderr
+    assert "The swap works" in result.stdout
+    encoder = shutil.copytree(pair[1], tmp_path / "encoder")
+    (encoder / "config.json").unlink()
+    one_line_error(
+        run(sys.executable, "scripts/verify_encoder_swap.py", "--base_model", pair[0], "--korean_encoder", encoder),
+        "no config.json",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_where_its_best_model_is(flags, tmp_path, sent):
+    process = subprocess.Popen(
+        [sys.executable, TRAIN, *flags, "--num_train_epochs", "500", "--early_stopping_patience", "500"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    best = tmp_path / "run" / "best" / "config.json"
+    deadline = time.monotonic() + 120
+    while not best.is_file() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert f"is in {best.parent}" in errors.splitlines()[-1]
+    load_extractor(best.parent)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_configs_load(path):
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1
+    assert (config.mixed_precision == "bf16") == ("gpu" in path.stem)

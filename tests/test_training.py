@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from glinerko.errors import TrainingError
+from glinerko.prediction import predict_spans
+from glinerko.targets import annotate, training_windows, window_from_row
+from glinerko.training import WindowCollator, check_step, freeze_unused, parameter_groups
+
+
+@pytest.fixture
+def windows(model, sample_rows, schema):
+    return training_windows(annotate(sample_rows.select(range(32)), model.processor, schema, max_width=12), schema)
+
+
+@pytest.fixture
+def batch(model, windows, schema):
+    return model.processor.collate([window_from_row(row) for row in windows.select(range(4))], schema)
+
+
+def train(model, windows, schema, steps: int) -> None:
+    collator = WindowCollator(model.processor, schema)
+    optimizer = torch.optim.AdamW(parameter_groups(model, 1e-2, 1e-2, 0.0))
+    model.train()
+    for step in range(steps):
+        optimizer.zero_grad()
+        outputs = model(collator([windows[(8 * step + index) % len(windows)] for index in range(8)])["batch"])
+        (outputs["total_loss"] / 8).backward()
+        optimizer.step()
+    model.eval()
+
+
+def test_closed_count_gate_is_opened_by_training(model, sample_rows, windows, schema):
+    with torch.no_grad():
+        model.count_pred[-1].bias.zero_()
+        model.count_pred[-1].bias[0] = 10.0
+    annotated = annotate(sample_rows, model.processor, schema, max_width=12)
+    assert predict_spans(model, annotated, schema, floor=0.0).closed_gates == len(annotated)
+    train(model, windows, schema, steps=40)
+    # On every document, those without entities and those never trained on included.
+    assert predict_spans(model, annotated, schema).closed_gates == 0
+
+
+def test_count_target_is_one_with_and_without_entities(model, windows, schema):
+    bias = torch.linspace(-1, 1, 20)
+    with torch.no_grad():
+        model.count_pred[-1].weight.zero_()
+        model.count_pred[-1].bias.copy_(bias)
+    expected = torch.nn.functional.cross_entropy(bias, torch.tensor(1)).item()
+    with_entities, without = (next(row for row in windows if bool(row["targets"]) is kind) for kind in (True, False))
+    for row in (with_entities, without):
+        batch = model.processor.collate([window_from_row(row)], schema)
+        assert model(batch)["count_loss"].item() == pytest.approx(expected)
+
+
+def test_every_trainable_parameter_is_in_exactly_one_group(model, batch):
+    freeze_unused(model, batch)
+    groups = parameter_groups(model, 2e-5, 5e-4, 0.01)
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    trainable = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == set(trainable)
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [
+        (2e-5, 0.01),
+        (2e-5, 0.0),
+        (5e-4, 0.01),
+        (5e-4, 0.0),
+    ]
+    for group in groups:
+        for parameter in group["params"]:
+            name = trainable[id(parameter)]
+            assert name.startswith("encoder.") == (group["lr"] == 2e-5)
+            assert ("bias" in name or "norm" in name.lower()) == (group["weight_decay"] == 0.0)
+
+
+def test_only_the_classification_head_gets_no_gradient_and_is_frozen(model, batch):
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    assert freeze_unused(model, batch) == ["classifier"]
+    assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    frozen = {name.split(".")[0] for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"classifier"}
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_document(model, windows, schema):
+    rows = [windows[index] for index in range(3)]
+    entry = WindowCollator(model.processor, schema)(rows)
+    with torch.no_grad():
+        model.span_rep.span_rep_layer.project_start[0].weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=f"not finite.*{rows[1]['id']}"):
+        check_step(model(entry["batch"]), model, entry["batch"], entry["ids"])
+
+
+def test_a_sample_that_gliner2_swallows_stops_with_the_document(model, windows, schema, monkeypatch, capsys):
+    rows = [windows[index] for index in range(3)]
+    entry = WindowCollator(model.processor, schema)(rows)
+    original = type(model).compute_struct_loss_from_scores
+    calls = iter(range(99))
+
+    def fail_on_second(self, *args, **kwargs):
+        if next(calls) % 3 == 1:
+            raise ValueError("no such span")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), "compute_struct_loss_from_scores", fail_on_second)
+    with pytest.raises(TrainingError, match=f"gave no loss .document {rows[1]['id']}: no such span"):
+        check_step(model(entry["batch"]), model, entry["batch"], entry["ids"])
+
+
+def prompts(collator: WindowCollator, rows: list) -> dict[str, list[int]]:
+    batch = collator(rows)
+    lengths = batch["batch"].original_lengths
+    return {
+        name: ids[:length].tolist()
+        for name, ids, length in zip(batch["ids"], batch["batch"].input_ids, lengths, strict=True)
+    }
+
+
+def test_augmented_prompts_depend_on_seed_epoch_and_document_alone(model, windows, schema):
+    rows = [windows[index] for index in range(12)]
+    collator = WindowCollator(model.processor, schema, augment=True, seed=1)
+    first = prompts(collator, rows)
+    assert prompts(collator, rows[::-1]) == first
+    assert {**prompts(collator, rows[:5]), **prompts(collator, rows[5:])} == first
+    collator.epoch = 1
+    assert prompts(collator, rows) != first
+    assert prompts(WindowCollator(model.processor, schema, augment=True, seed=2), rows) != first
+
+
+def test_plain_prompts_are_the_same_for_every_document(model, windows, schema):
+    batch = WindowCollator(model.processor, schema)([windows[index] for index in range(12)])["batch"]
+    assert len({tuple(tokens[0]) for tokens in batch.schema_tokens_list}) == 1
+    assert [token for token in batch.schema_tokens_list[0][0] if token in schema.labels] == list(schema.labels)
+
+
+def test_training_learns(model, sample_rows, windows, schema):
+    entry = WindowCollator(model.processor, schema)([windows[index] for index in range(16)])
+    before = model(entry["batch"])["total_loss"].item()
+    train(model, windows, schema, steps=20)
+    assert model(entry["batch"])["total_loss"].item() < before / 2

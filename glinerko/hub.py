@@ -45,7 +45,7 @@ def fetch(
     name = str(name_or_path)
     if os.path.isdir(name):
         return Path(name)
-    if name.startswith((".", "/", "~", "outputs/")) or name.count("/") > 1:
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise LoadError(f"{name}: no such directory")
     try:
         return Path(

@@ -148,7 +148,9 @@ class KoreanSpanExtractor(SpanExtractor):
         settings = self._settings
         if not settings.get("labels"):
             return None
-        return LabelSchema(tuple(settings["labels"]), dict(settings.get("descriptions", {})))
+        labels, described = tuple(settings["labels"]), settings.get("descriptions", {})
+        # config.json is written with its keys sorted; a prompt keeps the order that was trained.
+        return LabelSchema(labels, {label: described[label] for label in labels if label in described})
 
     @property
     def threshold(self) -> float | None:

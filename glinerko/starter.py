@@ -42,10 +42,10 @@ _SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 class StarterSize:
     """How large the pair is, and how long each half is pre-trained, in steps of 16 texts."""
 
-    hidden_size: int = 256
-    layers: int = 4
-    encoder_steps: int = 150
-    base_steps: int = 40
+    hidden_size: int = 128
+    layers: int = 2
+    encoder_steps: int = 600
+    base_steps: int = 60
 
 
 TINY = StarterSize(hidden_size=32, layers=1, encoder_steps=0, base_steps=0)

@@ -299,10 +299,10 @@ def train_epoch(
         optimizer.zero_grad()
         sums += step_sums
         step += 1
+        shown = {name: f"{rate:.1e}" for name, rate in learning_rates(optimizer).items()}
+        loss = (step_sums[0] / step_sums[3]).item()
+        bar.set_postfix(loss=f"{loss:.2f}", **shown, f1=f"{best.scores.overall.f1:.3f}", refresh=False)
         bar.update()
-        rates = learning_rates(optimizer)
-        shown = {name: f"{rate:.1e}" for name, rate in rates.items()}
-        bar.set_postfix(loss=f"{(step_sums[0] / step_sums[3]).item():.2f}", **shown, f1=f"{best.scores.overall.f1:.3f}")
     loss, structure, count, windows = accelerator.reduce(sums, reduction="sum").tolist()
     losses = {"loss": loss / windows, "structure_loss": structure / windows, "count_loss": count / windows}
     return step, losses | {f"{name}_learning_rate": rate for name, rate in learning_rates(optimizer).items()}

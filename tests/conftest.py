@@ -11,10 +11,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import datasets
 import pytest
+import torch
 
 from glinerko.data import label_schema, load_rows
 from glinerko.starter import TINY, build_starter_pair
 from glinerko.swap import swap_encoder
+
+torch.set_flush_denormal(True)  # as the scripts do
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample"

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from glinerko.data import Example, find_mention, label_schema, load_rows, require_labels, shared_texts, split_rows
+from glinerko.data import Example, label_schema, load_rows, require_labels, shared_texts, split_rows
 from glinerko.errors import DataError
+from glinerko.rows import find_mention
 
 TEXT = "당뇨병 환자에게 인슐린을 투여한다."
 DESCRIPTIONS = {"Disease": "질병", "Drug": "약물"}

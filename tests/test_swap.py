@@ -90,6 +90,7 @@ def test_reload_restores_everything_by_us_and_by_gliner2(model, tmp_path):
         assert other.processor.tokenizer.tokenize("환자에게 [P]") == model.processor.tokenizer.tokenize("환자에게 [P]")
     assert isinstance(ours.processor.word_splitter.splitter, KoreanWordSplitter)
     assert (ours.threshold, ours.label_schema) == (0.35, model.label_schema)
+    assert list(ours.label_schema.descriptions) == list(ours.label_schema.labels)  # the prompt's order is kept
     assert ours.window_limits == {"max_length": 256, "window_overlap": 32}
     assert ours.config.model_name == "korean-encoder"  # the name, never the local path
     assert str(tmp_path.parent) not in (tmp_path / "config.json").read_text()

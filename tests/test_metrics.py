@@ -69,7 +69,11 @@ def test_sweep_and_best_threshold():
     assert best_threshold(scores) == 0.5  # the middle of those that tie
 
 
-@given(st.lists(st.floats(0, 1), max_size=20), st.floats(0, 1), st.floats(0, 1))
+@given(
+    st.lists(st.floats(0, 1, allow_subnormal=False), max_size=20),
+    st.floats(0, 1, allow_subnormal=False),
+    st.floats(0, 1, allow_subnormal=False),
+)
 def test_a_higher_threshold_keeps_a_subset(scores, first, second):
     spans = [[Span(index, index + 1, "Disease", score) for index, score in enumerate(scores)]]
     low, high = sorted((first, second))

@@ -91,7 +91,7 @@ spans = st.builds(
     st.integers(0, 20),
     st.integers(1, 6),
     st.sampled_from(["A", "B"]),
-    st.floats(0, 1),
+    st.floats(0, 1, allow_subnormal=False),
 )
 
 

@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 
 TRAIN_FILE ?= data/sample/train.jsonl
 TEST_FILE ?= data/sample/test.jsonl
-CONFIG ?= accelerate_configs/cpu.yaml
+CONFIG ?= accelerate_configs/$(if $(shell command -v nvidia-smi),single_gpu,cpu).yaml
 ARGS ?=
 
 # Installed once; again when a requirement changes.

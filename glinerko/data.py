@@ -178,6 +178,7 @@ def load_rows(
                 "labels": list(labels),
                 "mentions": [mention for mention in row["mentions"] if mention["label"] in labels],
             },
+            features=rows.features,
             desc="Selecting labels",
         )
     return rows, len(bad)

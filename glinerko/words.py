@@ -7,6 +7,7 @@ splitter decides what can be found at all. Every splitter here is a callable tha
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -64,10 +65,14 @@ class KoreanWordSplitter:
     """
 
     name = "korean"
-    version = "1"
 
     def __init__(self, lower_case: bool = False):
         self.lower_case = lower_case
+
+    @property
+    def version(self) -> str:
+        """Changes when the words of a text may: with these rules (first number) or with Kiwi."""
+        return f"1, kiwipiepy {importlib.metadata.version('kiwipiepy')}"
 
     def __call__(self, text: str, lower: bool = True) -> Iterator[tuple[str, int, int]]:
         for start, end in self.split(text):

@@ -20,6 +20,7 @@ from pathlib import Path
 import datasets
 import torch
 from accelerate import Accelerator
+from datasets import Dataset
 from rich.console import Console
 
 from glinerko.cli import parse_arguments, run
@@ -108,7 +109,7 @@ def main() -> None:
     if predictions.closed_gates:
         console.print(f"[yellow]The count gate is shut on {predictions.closed_gates} of {predictions.windows} windows.")
     if args.train_file:
-        result |= compare_with_training(args, examples, found, schema, console)
+        result |= compare_with_training(args, annotated, found, schema, console)
     if args.sweep:
         curve = sweep(args.metric, examples, predictions.spans, schema.labels)
         result["sweep"] = {str(value): scores.overall.to_dict() for value, scores in curve.items()}
@@ -126,11 +127,11 @@ def main() -> None:
 
 
 def compare_with_training(
-    args: Arguments, examples: list[Example], found: list, schema: LabelSchema, console: Console
+    args: Arguments, annotated: Dataset, found: list, schema: LabelSchema, console: Console
 ) -> dict:
     """Score unseen mentions apart, and a dictionary of the training mentions; say which texts are in both files."""
     rows, _ = load_rows(args.train_file, labels=args.labels, on_bad_row=args.on_bad_row)
-    training = [Example.from_row(row) for row in rows]
+    training, examples = ([Example.from_row(row) for row in part] for part in (rows, annotated))
     seen = {pair for example in training for pair in example.gold_strings}
     texts = [example.text for example in examples]
     dictionary = match_dictionary(training, texts, schema.labels)
@@ -142,8 +143,7 @@ def compare_with_training(
             {"model, unseen mentions": unseen.overall, "dictionary of training mentions": matched.overall},
         )
     )
-    test_rows, _ = load_rows(args.test_file, labels=args.labels, on_bad_row=args.on_bad_row)
-    shared = shared_texts(rows, test_rows)
+    shared = shared_texts(rows, annotated)
     if shared:
         console.print(f"[yellow]{len(shared)} of these texts also stand in {args.train_file}: their F1 flatters.")
     return {"unseen": unseen.to_dict(), "dictionary": matched.to_dict(), "texts_shared_with_training": shared}

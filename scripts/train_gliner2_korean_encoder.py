@@ -45,7 +45,7 @@ from glinerko.targets import annotate, report_data, training_windows, window_fro
 from glinerko.training import WindowCollator, check_step, freeze_unused, parameter_groups
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
-logger = logging.getLogger(__name__)
+HISTORY = "history.jsonl"
 
 
 @dataclass
@@ -172,85 +172,15 @@ def main() -> None:
         write_json(output_dir / "swap_report.json", asdict(swap_report))
         report_all(annotated, schema, sources, skipped, output_dir, console)
 
-    # 4. The optimizer: one step is tried first, so that what cannot train fails now.
-    collator = WindowCollator(model.processor, schema, data_args.prompt_augmentation, args.seed)
-    trial = [window_from_row(row) for row in windows.select(range(min(2, len(windows))))]
-    unused = freeze_unused(model, model.processor.collate(trial, schema))
-    if unused:
-        console.print(f"Not trained, since entity data gives no gradient: {', '.join(unused)}")
-    loader = DataLoader(
-        windows,
-        batch_size=args.per_device_train_batch_size,
-        shuffle=True,
-        collate_fn=collator,
-        num_workers=args.dataloader_num_workers,
+    # 4. The training, and what came of it.
+    best = fit(
+        accelerator, model, windows, annotated["validation"], schema, data_args.prompt_augmentation, args, console
     )
-    groups = parameter_groups(model, args.encoder_learning_rate, args.head_learning_rate, args.weight_decay)
-    optimizer = torch.optim.AdamW(groups)
-    loader, model = accelerator.prepare(loader, model)
-    steps_per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
-    total_steps = args.max_train_steps or args.num_train_epochs * steps_per_epoch
-    epochs = math.ceil(total_steps / steps_per_epoch)
-    # The schedule counts optimizer steps, so it is not prepared: Accelerate would step it once a process.
-    warmup_steps = math.ceil(args.warmup_ratio * total_steps)
-    scheduler = get_scheduler(args.lr_scheduler_type, optimizer, warmup_steps, total_steps)
-    optimizer = accelerator.prepare(optimizer)
-
-    # 5. The loop.
-    batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    console.print(
-        f"Training {epochs} epochs of {steps_per_epoch} steps of {batch_size} windows "
-        f"on {accelerator.num_processes} × {accelerator.device.type}, precision {accelerator.mixed_precision}"
-    )
-    best = Best(output_dir / "best")
-    history = output_dir / "history.jsonl"
-    history.unlink(missing_ok=True)
-    bar = tqdm(total=total_steps, desc="Training", unit="step", disable=not accelerator.is_main_process)
-    step = 0
-    try:
-        for epoch in range(epochs):
-            collator.epoch = epoch
-            loader.set_epoch(epoch)
-            step, losses = train_epoch(
-                accelerator, model, loader, optimizer, scheduler, args, step, total_steps, bar, best
-            )
-            predictions = predict_on_all_processes(
-                accelerator, model, annotated["validation"], schema, args.per_device_eval_batch_size
-            )
-            scores, threshold = score(predictions, annotated["validation"], schema, args.metric_for_best_model)
-            best.update(epoch + 1, scores, threshold)
-            if accelerator.is_main_process:
-                record = {"epoch": epoch + 1, "step": step, **losses, "threshold": threshold}
-                append_json(history, {**record, args.metric_for_best_model: scores.to_dict()})
-                bar.write(
-                    f"epoch {epoch + 1}: loss {losses['loss']:.2f}, {args.metric_for_best_model} "
-                    f"{scores.overall.f1:.4f} at threshold {threshold:.2f}"
-                    f"{', best so far' if best.epoch == epoch + 1 else ''}"
-                )
-                if predictions.closed_gates:
-                    bar.write(
-                        f"  the count gate is shut on {predictions.closed_gates} of {predictions.windows} windows"
-                    )
-                if best.epoch == epoch + 1:
-                    save_best(accelerator.unwrap_model(model), best, args)
-            accelerator.wait_for_everyone()
-            if epoch + 1 - best.epoch >= args.early_stopping_patience:
-                bar.write(f"No better F1 for {args.early_stopping_patience} epochs: stopped early.")
-                break
-    except KeyboardInterrupt:
-        saved = (
-            f"the best model so far, of epoch {best.epoch}, is in {best.directory}" if best.epoch else "nothing saved"
-        )
-        raise KeyboardInterrupt(saved) from None
-    finally:
-        bar.close()
-
-    # 6. What came of it.
     console.print(score_table("Validation", {args.metric_for_best_model: best.scores}, schema.labels))
     console.print(
         f"Best epoch {best.epoch}, threshold {best.threshold:.2f}\n"
-        f"Model    {best.directory}\nHistory  {history}\nNext     python scripts/eval.py --model {best.directory} "
-        "--test_file YOUR_TEST.jsonl",
+        f"Model    {best.directory}\nHistory  {output_dir / HISTORY}\n"
+        f"Next     python scripts/eval.py --model {best.directory} --test_file YOUR_TEST.jsonl",
         highlight=False,
     )
     accelerator.end_training()
@@ -266,46 +196,126 @@ class Best:
     scores: Scores = field(default_factory=Scores)
 
     def update(self, epoch: int, scores: Scores, threshold: float) -> None:
-        if self.epoch == 0 or scores.overall.f1 > self.scores.overall.f1:
+        # While nothing is found yet, every epoch is the best so far: patience starts with the first F1 above 0.
+        if self.scores.overall.f1 == 0 or scores.overall.f1 > self.scores.overall.f1:
             self.epoch, self.threshold, self.scores = epoch, threshold, scores
 
 
-def train_epoch(
-    accelerator, model, loader, optimizer, scheduler, args, step, total_steps, bar, best
-) -> tuple[int, dict[str, float]]:
-    """One pass over the windows; returns the steps so far, the mean losses a window and the last learning rates."""
-    model.train()
+def fit(
+    accelerator: Accelerator,
+    model: KoreanSpanExtractor,
+    windows: Dataset,
+    validation: Dataset,
+    schema: LabelSchema,
+    augment: bool,
+    args: TrainingArguments,
+    console: Console,
+) -> Best:
+    """Train on ``windows``, score ``validation`` after every epoch, and keep the best model."""
+    # One step is tried first, so that what cannot train fails now.
+    trial = [window_from_row(row) for row in windows.select(range(min(2, len(windows))))]
+    unused = freeze_unused(model, model.processor.collate(trial, schema))
+    if unused:
+        console.print(f"Not trained, since entity data gives no gradient: {', '.join(unused)}")
+    collator = WindowCollator(model.processor, schema, augment, args.seed)
+    loader = DataLoader(
+        windows,
+        batch_size=args.per_device_train_batch_size,
+        shuffle=True,
+        collate_fn=collator,
+        num_workers=args.dataloader_num_workers,
+    )
+    groups = parameter_groups(model, args.encoder_learning_rate, args.head_learning_rate, args.weight_decay)
+    model, optimizer, loader = accelerator.prepare(model, torch.optim.AdamW(groups), loader)
+    steps_per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
+    total_steps = args.max_train_steps or args.num_train_epochs * steps_per_epoch
+    epochs = math.ceil(total_steps / steps_per_epoch)
+    # The schedule counts optimizer steps, so it is not prepared: Accelerate would step it once a process.
+    warmup_steps = math.ceil(args.warmup_ratio * total_steps)
+    scheduler = get_scheduler(args.lr_scheduler_type, optimizer, warmup_steps, total_steps)
+
+    batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
+    console.print(
+        f"Training {epochs} epochs of {steps_per_epoch} steps of {batch_size} windows "
+        f"on {accelerator.num_processes} × {accelerator.device.type}, precision {accelerator.mixed_precision}"
+    )
+    best = Best(Path(args.output_dir) / "best")
+    history = Path(args.output_dir) / HISTORY
+    history.unlink(missing_ok=True)
+    bar = tqdm(total=total_steps, desc="Training", unit="step", disable=not accelerator.is_main_process)
+    step = 0
+    try:
+        for epoch in range(1, epochs + 1):
+            collator.epoch = epoch
+            loader.set_epoch(epoch)
+            model.train()
+            sums = torch.zeros(4, device=accelerator.device)
+            batches = iter(loader)
+            while step < total_steps and (group := list(islice(batches, args.gradient_accumulation_steps))):
+                set_seed(args.seed + step, device_specific=True)
+                losses = backward(accelerator, model, group)
+                accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad()
+                step += 1
+                sums += losses
+                rates = {f"{name}_lr": f"{rate:.1e}" for name, rate in learning_rates(optimizer).items()}
+                mean, f1 = (losses[0] / losses[3]).item(), best.scores.overall.f1
+                bar.set_postfix(loss=f"{mean:.2f}", **rates, f1=f"{f1:.3f}", refresh=False)
+                bar.update()
+
+            predictions = predict_on_all_processes(
+                accelerator, model, validation, schema, args.per_device_eval_batch_size
+            )
+            scores, threshold = score(predictions, validation, schema, args.metric_for_best_model)
+            best.update(epoch, scores, threshold)
+            loss, structure, count, seen = accelerator.reduce(sums, reduction="sum").tolist()
+            if accelerator.is_main_process:
+                losses = {"loss": loss / seen, "structure_loss": structure / seen, "count_loss": count / seen}
+                rates = {f"{name}_learning_rate": rate for name, rate in learning_rates(optimizer).items()}
+                scored = {"threshold": threshold, args.metric_for_best_model: scores.to_dict()}
+                append_json(history, {"epoch": epoch, "step": step, **losses, **rates, **scored})
+                bar.write(
+                    f"epoch {epoch}: loss {loss / seen:.2f}, {args.metric_for_best_model} {scores.overall.f1:.4f} "
+                    f"at threshold {threshold:.2f}{', best so far' if best.epoch == epoch else ''}"
+                )
+                if predictions.closed_gates:
+                    bar.write(f"  count gate shut on {predictions.closed_gates} of {predictions.windows} windows")
+                if best.epoch == epoch:
+                    save_best(accelerator.unwrap_model(model), best, args)
+            accelerator.wait_for_everyone()
+            if epoch - best.epoch >= args.early_stopping_patience:
+                bar.write(f"No better F1 for {args.early_stopping_patience} epochs: stopped early.")
+                break
+    except KeyboardInterrupt:
+        saved = f"the best model so far, of epoch {best.epoch}, is in {best.directory}"
+        raise KeyboardInterrupt(saved if best.epoch else "no epoch was complete, nothing is saved") from None
+    finally:
+        bar.close()
+    return best
+
+
+def backward(accelerator: Accelerator, model: torch.nn.Module, group: list[dict]) -> torch.Tensor:
+    """Add up the gradients of the batches of one optimizer step.
+
+    gliner2's loss is a sum over its windows: it is divided by those of the whole step, over all processes.
+
+    Returns:
+        This process's total, structure and count loss, each a sum over its windows, and the number of windows: [4].
+    """
+    windows = torch.tensor(sum(len(entry["batch"]) for entry in group), device=accelerator.device)
+    windows_everywhere = accelerator.reduce(windows, reduction="sum").item()
     sums = torch.zeros(4, device=accelerator.device)
-    batches = iter(loader)
-    while step < total_steps and (group := list(islice(batches, args.gradient_accumulation_steps))):
-        set_seed(args.seed + step, device_specific=True)
-        # gliner2's loss is a sum over its windows: it is divided by those of the whole step, over all processes.
-        count = torch.tensor(sum(len(entry["batch"]) for entry in group), device=accelerator.device)
-        total = accelerator.reduce(count, reduction="sum").item()
-        step_sums = torch.zeros(4, device=accelerator.device)
-        for index, entry in enumerate(group):
-            last = index + 1 == len(group)
-            with nullcontext() if last else accelerator.no_sync(model):
-                outputs = model(entry["batch"])
-                check_step(outputs, accelerator.unwrap_model(model), entry["batch"], entry["ids"])
-                # DistributedDataParallel takes the mean of the processes' gradients, hence their number.
-                accelerator.backward(outputs["total_loss"] * accelerator.num_processes / total)
-            parts = [outputs[name].detach() for name in ("total_loss", "structure_loss", "count_loss")]
-            step_sums += torch.stack([*parts, torch.zeros_like(parts[0])])
-        step_sums[3] = count
-        accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        sums += step_sums
-        step += 1
-        shown = {name: f"{rate:.1e}" for name, rate in learning_rates(optimizer).items()}
-        loss = (step_sums[0] / step_sums[3]).item()
-        bar.set_postfix(loss=f"{loss:.2f}", **shown, f1=f"{best.scores.overall.f1:.3f}", refresh=False)
-        bar.update()
-    loss, structure, count, windows = accelerator.reduce(sums, reduction="sum").tolist()
-    losses = {"loss": loss / windows, "structure_loss": structure / windows, "count_loss": count / windows}
-    return step, losses | {f"{name}_learning_rate": rate for name, rate in learning_rates(optimizer).items()}
+    sums[3] = windows
+    for entry in group:
+        with nullcontext() if entry is group[-1] else accelerator.no_sync(model):
+            outputs = model(entry["batch"])
+            check_step(outputs, accelerator.unwrap_model(model), entry["batch"], entry["ids"])
+            # DistributedDataParallel takes the mean of the processes' gradients, hence their number.
+            accelerator.backward(outputs["total_loss"] * accelerator.num_processes / windows_everywhere)
+        sums[:3] += torch.stack([outputs[name].detach() for name in ("total_loss", "structure_loss", "count_loss")])
+    return sums
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:

@@ -17,6 +17,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import warnings
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -35,7 +36,7 @@ from transformers import get_scheduler
 
 from glinerko.cli import parse_arguments, run
 from glinerko.data import Example, LabelSchema, label_schema, load_rows, require_labels, shared_texts, split_rows
-from glinerko.errors import DataError
+from glinerko.errors import DataError, GlinerkoError
 from glinerko.metrics import METRICS, Scores, best_threshold, sweep
 from glinerko.modeling import KoreanSpanExtractor
 from glinerko.prediction import Predictions, predict_on_all_processes
@@ -98,6 +99,9 @@ class DataArguments:
 @dataclass
 class TrainingArguments:
     output_dir: str = field(default="outputs/korean-gliner2", metadata={"help": "where everything of this run goes"})
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "replace the model that an earlier run left in output_dir"}
+    )
     encoder_learning_rate: float = field(default=2e-5, metadata={"help": "peak learning rate of the encoder"})
     head_learning_rate: float = field(default=5e-4, metadata={"help": "peak learning rate of the heads"})
     num_train_epochs: int = field(default=15, metadata={"help": "passes over the training windows, at most"})
@@ -135,8 +139,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     set_seed(args.seed)
     console = Console(quiet=not accelerator.is_main_process, width=None if sys.stdout.isatty() else 120)
-    output_dir = Path(args.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    output_dir = prepare_output_dir(args, accelerator)
 
     # 1. The documents.
     with accelerator.main_process_first():
@@ -345,6 +348,25 @@ def save_best(model: KoreanSpanExtractor, best: Best, args: TrainingArguments) -
         best.directory.rename(old)
     fresh.rename(best.directory)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def prepare_output_dir(args: TrainingArguments, accelerator: Accelerator) -> Path:
+    """Make the directory, and keep what an earlier run left there unless told otherwise.
+
+    Raises:
+        GlinerkoError: it holds a model, or cannot be written.
+    """
+    directory = Path(args.output_dir)
+    if (directory / "best").exists() and not args.overwrite_output_dir:
+        raise GlinerkoError(f"{directory} holds a trained model: choose another --output_dir or --overwrite_output_dir")
+    accelerator.wait_for_everyone()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise GlinerkoError(f"{directory}: cannot be written ({error.strerror})") from error
+    return directory
 
 
 def load_data(

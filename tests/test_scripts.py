@@ -115,6 +115,14 @@ def test_corrupt_data_is_one_line(flags, write_rows):
 
 
 @pytest.mark.slow
+def test_a_trained_model_is_not_overwritten_unasked(flags, tmp_path):
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    one_line_error(run(sys.executable, TRAIN, *flags), "holds a trained model", "--overwrite_output_dir")
+    (tmp_path / "file").touch()
+    one_line_error(run(sys.executable, TRAIN, *flags, "--output_dir", tmp_path / "file"), "cannot be written")
+
+
+@pytest.mark.slow
 def test_a_roberta_is_one_line(flags, pair, tmp_path):
     encoder = roberta(tmp_path / "roberta", pair)
     result = run(sys.executable, TRAIN, *flags, "--korean_encoder", encoder)

@@ -115,6 +115,10 @@ class SplitText(str):
         self.words = words
         return self
 
+    def __reduce__(self):
+        # Between processes only the text travels: the words have done their work when a batch is made.
+        return str, (str(self),)
+
 
 class CarriedWordSplitter:
     """Yields the words a :class:`SplitText` carries; splits any other text with ``splitter``."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
@@ -126,6 +128,13 @@ def test_augmented_prompts_depend_on_seed_epoch_and_document_alone(model, window
     collator.epoch = 1
     assert prompts(collator, rows) != first
     assert prompts(WindowCollator(model.processor, schema, augment=True, seed=2), rows) != first
+
+
+def test_batches_travel_between_processes(model, windows, schema):
+    entry = WindowCollator(model.processor, schema)([windows[0]])
+    again = pickle.loads(pickle.dumps(entry))
+    assert torch.equal(again["batch"].input_ids, entry["batch"].input_ids)
+    assert again["batch"].original_texts == entry["batch"].original_texts
 
 
 def test_plain_prompts_are_the_same_for_every_document(model, windows, schema):

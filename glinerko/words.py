@@ -20,8 +20,9 @@ from gliner2.processing.word_splitter import WORD_SPLITTERS, WordSplitter, resol
 
 from glinerko.errors import LoadError
 
-# A run of one script. Entities begin and end at these seams (`5mg`, `CT촬영`); a decimal number is one run.
-_RUNS = re.compile(r"[가-힣]+|(?:(?![가-힣])[^\W\d_])+|\d+(?:\.\d+)?|\S")
+# Words end at these seams (`5mg`, `CT촬영`), wherever else Kiwi cuts: Hangul; another script with the digits after it;
+# a number, a date or a section number (`1,000.5`, `2023.7.1`); any other character by itself.
+_RUNS = re.compile(r"[가-힣]+|(?:(?![가-힣])[^\W\d_])(?:(?![가-힣])[^\W_])*|\d+(?:[.,]\d+)*|\S")
 
 
 @lru_cache(maxsize=1)
@@ -31,7 +32,8 @@ def _kiwi(process_id: int):
         raise LoadError("the Korean word splitter needs kiwipiepy: run `pip install kiwipiepy`")
     from kiwipiepy import Kiwi
 
-    return Kiwi()
+    # The larger of the two models that come with kiwipiepy: half as fast, and 0.4 % more gold mentions reached.
+    return Kiwi(model_type="cong-global")
 
 
 def _compose(text: str) -> tuple[str, list[int]]:
@@ -72,7 +74,7 @@ class KoreanWordSplitter:
     @property
     def version(self) -> str:
         """Changes when the words of a text may: with these rules (first number) or with Kiwi."""
-        return f"1, kiwipiepy {importlib.metadata.version('kiwipiepy')}"
+        return f"2, kiwipiepy {importlib.metadata.version('kiwipiepy')}"
 
     def __call__(self, text: str, lower: bool = True) -> Iterator[tuple[str, int, int]]:
         for start, end in self.split(text):
@@ -97,12 +99,30 @@ class KoreanWordSplitter:
 def _words(composed: str, morphemes, origins: list[int]) -> list[tuple[int, int]]:
     """Cut every run of one script at the morpheme boundaries inside it; offsets are mapped through ``origins``."""
     cuts = {boundary for morpheme in morphemes for boundary in (morpheme.start, morpheme.end)}
+    cuts -= {
+        second.start
+        for first, second in pairwise(morphemes)
+        if first.end == second.start and _stay_together(first, second)
+    }
     words = []
     for run in _RUNS.finditer(composed):
         inner = sorted(cut for cut in range(run.start() + 1, run.end()) if cut in cuts)
         bounds = [origins[bound] for bound in (run.start(), *inner, run.end())]
         words.extend((start, end) for start, end in pairwise(bounds) if start < end)
     return words
+
+
+def _stay_together(first, second) -> bool:
+    """Whether two morphemes that touch make one word: entities hardly ever end between them.
+
+    Tags are Kiwi's: a verb (V*, XSV, XSA) or ending with the ending (E*) after it, a root (XR) with what it needs to
+    stand, and a noun with the suffixes that make it describe another (XSN: 악성, 흡입용, 지속형).
+    """
+    if second.tag.startswith("E"):
+        return first.tag.startswith(("V", "E", "XSV", "XSA"))
+    return first.tag == "XR" or (
+        second.tag == "XSN" and second.form in ("성", "용", "형") and first.tag in ("NNG", "XR")
+    )
 
 
 class SplitText(str):

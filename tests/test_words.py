@@ -4,12 +4,13 @@ import pickle
 import unicodedata
 
 import pytest
+from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glinerko.data import Example, load_rows
 from glinerko.errors import LoadError
-from glinerko.words import CarriedWordSplitter, KoreanWordSplitter, SplitText, load_word_splitter
+from glinerko.words import CarriedWordSplitter, KoreanWordSplitter, SplitText, load_word_splitter, split_batch
 
 splitter = KoreanWordSplitter()
 
@@ -20,6 +21,11 @@ def tokens(text: str) -> list[str]:
 
 def test_particles_and_endings_come_off():
     assert tokens("당뇨병으로 인슐린을 투여") == ["당뇨병", "으로", "인슐린", "을", "투여"]
+
+
+def test_what_no_entity_ends_inside_stays_together():
+    assert tokens("혈당을 조사하였으며") == ["혈당", "을", "조사", "하였으며"]
+    assert tokens("흡입용 제제") == ["흡입용", "제제"]
 
 
 @pytest.mark.parametrize(
@@ -107,4 +113,30 @@ def test_reach_on_the_real_corpus(real_corpus):
             present += bool(mention.spans)
             reached += any(s in starts and e in ends and ends[e] - starts[s] < 12 for s, e in mention.spans)
     assert present == 4390
-    assert reached / present >= 0.984
+    assert reached / present >= 0.990
+
+
+def test_reach_on_klue():
+    """On all 4,000 sentences; KLUE-NER is general text, so this also guards against tuning to one corpus."""
+    path = SHARED / "klue_ner" / "klue-ner-v1.1_dev_first4000.tsv"
+    if not path.is_file():
+        pytest.skip(f"KLUE-NER is not at {path}")
+    sentences = []
+    for block in path.read_text(encoding="utf-8").split("\n\n"):
+        pairs = [line.split("\t") for line in block.splitlines() if not line.startswith("##")]
+        if pairs:
+            sentences.append(("".join(character for character, _ in pairs), [tag for _, tag in pairs]))
+    gold = reached = 0
+    for (text, tags), words in zip(sentences, splitter.split_batch([text for text, _ in sentences]), strict=True):
+        starts, ends = {start for start, _ in words}, {end for _, end in words}
+        for start in (index for index, tag in enumerate(tags) if tag.startswith("B-")):
+            end = next((i for i in range(start + 1, len(text)) if not tags[i].startswith("I-")), len(text))
+            gold += 1
+            reached += start in starts and end in ends
+    assert reached / gold >= 0.980
+
+
+def test_words_are_at_most_one_and_a_half_times_those_of_white_space(real_corpus):
+    texts = load_rows(real_corpus)[0]["text"][:]
+    words, white_space = (sum(map(len, split_batch(s, texts))) for s in (splitter, load_word_splitter("whitespace")))
+    assert words / white_space <= 1.5

@@ -139,5 +139,7 @@ def load_extractor(
         model.load_state_dict(state)
     except Exception as error:  # safetensors, transformers and torch each raise their own on a damaged file
         raise LoadError(f"{directory}: the weights cannot be loaded: {first_line(error)}") from error
-    model.processor = KoreanSchemaTransformer(tokenizer, splitter, model.config.token_pooling)
+    model.processor = KoreanSchemaTransformer(
+        tokenizer, splitter, model.config.token_pooling, settings.get("continuation_pieces", False)
+    )
     return model.to(map_location or "cpu").eval()

@@ -14,6 +14,7 @@ from gliner2.inference.engine import SpanExtractor
 from gliner2.processing.word_splitter import WordSplitter
 from gliner2.processor import PreprocessedBatch, SamplingConfig, SchemaTransformer
 
+from glinerko.continuation import ContinuationTokenizer
 from glinerko.data import LabelSchema
 from glinerko.tokenization import restore_tokenizer_class
 from glinerko.windows import Window
@@ -30,33 +31,40 @@ class KoreanSchemaTransformer(SchemaTransformer):
         tokenizer: A fast tokenizer; GLiNER2's ten special tokens are added to it.
         word_splitter: Splits texts that do not carry their words.
         token_pooling: As in gliner2: how the pieces of a word become its state.
+        continuation_pieces: Tokenize a word that continues one as the encoder saw it in pre-training.
     """
 
-    def __init__(self, tokenizer, word_splitter: WordSplitter, token_pooling: str = "first"):
+    def __init__(
+        self,
+        tokenizer,
+        word_splitter: WordSplitter,
+        token_pooling: str = "first",
+        continuation_pieces: bool = False,
+    ):
+        continuation = ContinuationTokenizer(tokenizer) if continuation_pieces else None
         super().__init__(
             tokenizer=tokenizer,
-            word_splitter=CarriedWordSplitter(word_splitter),
+            word_splitter=CarriedWordSplitter(word_splitter, continuation),
             token_pooling=token_pooling,
             sampling_config=SamplingConfig(shuffle_entities=True),
         )
         # A word of which the tokenizer makes nothing (a control character) would leave gliner2 without a state for it.
-        self._tokenize_cached = lru_cache(maxsize=50_000)(
-            lambda word: tokenizer.tokenize(word) or [tokenizer.unk_token]
-        )
+        tokenize = continuation.tokenize if continuation else tokenizer.tokenize
+        self._tokenize_cached = lru_cache(maxsize=50_000)(lambda word: tokenize(word) or [tokenizer.unk_token])
 
     @staticmethod
     def normalize_text(text: str) -> str:
         """The text as gliner2 reads it: a full stop is added unless it ends in one."""
         return SchemaTransformer._normalize_text(text)
 
-    def piece_count(self, word: str) -> int:
-        """How many pieces the tokenizer makes of a word."""
-        return len(self._tokenize_cached(word.lower() if self.word_splitter.lower_case else word))
+    def word_pieces(self, text: str, words: Sequence[tuple[int, int]]) -> list[list[str]]:
+        """The pieces that the model sees of each word of ``text``."""
+        return [self._tokenize_cached(token) for token in self.word_splitter.tokens(text, words)]
 
     def prompt_length(self, schema: LabelSchema) -> int:
         """How many pieces the prompt takes in front of the text, descriptions included."""
         window = Window(".", [(0, 1)], schema.labels)
-        return self.collate([window], schema).input_ids.shape[1] - self.piece_count(".")
+        return self.collate([window], schema).input_ids.shape[1] - len(self.word_pieces(".", [(0, 1)])[0])
 
     def collate(
         self,

@@ -63,6 +63,7 @@ def swap_encoder(
     max_width: int = 12,
     word_splitter: str = "korean",
     lower_case: bool = False,
+    continuation_pieces: bool = False,
     schema: LabelSchema | None = None,
     head_init: str = "keep",
     seed: int = 42,
@@ -75,6 +76,7 @@ def swap_encoder(
         max_width: The widest span that is scored, in words. The ``markerV0`` span layer has no weights behind it.
         word_splitter: ``korean``, ``whitespace`` or ``char``.
         lower_case: Lower-case the words of the Korean splitter.
+        continuation_pieces: Tokenize a word that continues one as the encoder saw it in pre-training (``##에게``).
         schema: Labels and descriptions to keep in ``config.json``.
         head_init: ``keep`` the heads bit for bit, or ``reinit`` them.
         seed: For the rows of GLiNER2's special tokens, and for heads that are re-initialised.
@@ -110,8 +112,8 @@ def swap_encoder(
         model = _new_model(config, module.config, tokenizer)
         model.encoder = module
         _fit_embeddings(module, tokenizer.convert_tokens_to_ids(special_tokens), len(tokenizer))
-    model.processor = KoreanSchemaTransformer(tokenizer, splitter, config.token_pooling)
-    settings = {"word_splitter": word_splitter, "lower_case": lower_case}
+    model.processor = KoreanSchemaTransformer(tokenizer, splitter, config.token_pooling, continuation_pieces)
+    settings = {"word_splitter": word_splitter, "lower_case": lower_case, "continuation_pieces": continuation_pieces}
     if schema is not None:
         settings |= {"labels": list(schema.labels), "descriptions": schema.descriptions}
     model.configure(format=1, **settings)

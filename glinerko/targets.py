@@ -111,7 +111,7 @@ def annotate(
         texts = [processor.normalize_text(text) for text in batch["text"]]
         columns: dict[str, list] = {name: [] for name in _ANNOTATIONS}
         for index, words in enumerate(split_batch(processor.word_splitter.splitter, texts)):
-            pieces = [processor.piece_count(texts[index][start:end]) for start, end in words]
+            pieces = [len(pieces) for pieces in processor.word_pieces(texts[index], words)]
             windows = cut_windows(words, pieces, room, window_overlap)
             example = Example.from_row({name: values[index] for name, values in batch.items()})
             outcomes = classify_spans(example, words, windows, max_width)
@@ -121,7 +121,8 @@ def annotate(
         return columns
 
     splitter = processor.word_splitter
-    words = (type(splitter.splitter).__name__, getattr(splitter.splitter, "version", ""), splitter.lower_case)
+    words = type(splitter.splitter).__name__, getattr(splitter.splitter, "version", ""), splitter.lower_case
+    words = *words, splitter.continuation is not None
     tokenizer = processor.tokenizer.backend_tokenizer.to_str()
     fingerprint = Hasher.hash(
         (rows._fingerprint, __version__, words, tokenizer, schema, max_width, max_length, window_overlap)

@@ -12,12 +12,13 @@ import importlib.util
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
 from gliner2.processing.word_splitter import WORD_SPLITTERS, WordSplitter, resolve_word_splitter
 
+from glinerko.continuation import MARK, ContinuationTokenizer
 from glinerko.errors import LoadError
 
 # Words end at these seams (`5mg`, `CT촬영`), wherever else Kiwi cuts: Hangul; another script with the digits after it;
@@ -78,8 +79,7 @@ class KoreanWordSplitter:
 
     def __call__(self, text: str, lower: bool = True) -> Iterator[tuple[str, int, int]]:
         for start, end in self.split(text):
-            token = text[start:end]
-            yield (token.lower() if self.lower_case else token), start, end
+            yield _token(text[start:end], self.lower_case), start, end
 
     def split(self, text: str) -> list[tuple[int, int]]:
         """The ``(start, end)`` of each word of ``text``."""
@@ -94,6 +94,12 @@ class KoreanWordSplitter:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lower_case={self.lower_case})"
+
+
+def _token(word: str, lower_case: bool) -> str:
+    """The word as the tokenizer gets it: composed, since vocabularies are, and in lower case where asked."""
+    word = unicodedata.normalize("NFC", word)
+    return word.lower() if lower_case else word
 
 
 def _words(composed: str, morphemes, origins: list[int]) -> list[tuple[int, int]]:
@@ -141,20 +147,31 @@ class SplitText(str):
 
 
 class CarriedWordSplitter:
-    """Yields the words a :class:`SplitText` carries; splits any other text with ``splitter``."""
+    """Yields the words a :class:`SplitText` carries; splits any other text with ``splitter``.
 
-    def __init__(self, splitter: WordSplitter):
+    Args:
+        splitter: Any word splitter.
+        continuation: Where given, tokens of words that continue one are marked for it.
+    """
+
+    def __init__(self, splitter: WordSplitter, continuation: ContinuationTokenizer | None = None):
         self.splitter = splitter
+        self.continuation = continuation
         # gliner2's own splitters obey `lower`, and gliner2 always asks for it.
         self.lower_case = getattr(splitter, "lower_case", True)
 
     def __call__(self, text: str, lower: bool = True) -> Iterator[tuple[str, int, int]]:
-        if not isinstance(text, SplitText):
-            yield from self.splitter(text, lower=lower)
-            return
-        for start, end in text.words:
-            token = text[start:end]
-            yield (token.lower() if self.lower_case else token), start, end
+        words = text.words if isinstance(text, SplitText) else split_batch(self.splitter, [text])[0]
+        for token, (start, end) in zip(self.tokens(text, words), words, strict=True):
+            yield token, start, end
+
+    def tokens(self, text: str, words: Sequence[tuple[int, int]]) -> list[str]:
+        """What the tokenizer is given for each word of ``text``."""
+        tokens = [_token(text[start:end], self.lower_case) for start, end in words]
+        if self.continuation is None:
+            return tokens
+        flags = self.continuation.continuing(text, words)
+        return [MARK * marked + token.replace(MARK, "") for token, marked in zip(tokens, flags, strict=True)]
 
 
 def load_word_splitter(name: str, lower_case: bool = False) -> WordSplitter:

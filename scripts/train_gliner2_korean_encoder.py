@@ -70,6 +70,9 @@ class ModelArguments:
                   "choices": ["korean", "whitespace", "char"]},
     )  # fmt: skip
     lower_case: bool = field(default=False, metadata={"help": "lower-case the words of the Korean splitter"})
+    continuation_pieces: bool = field(
+        default=False, metadata={"help": "tokenize a word that continues one as in pre-training (##에게, not 에게)"}
+    )
 
 
 @dataclass
@@ -155,6 +158,7 @@ def main() -> None:
         max_width=model_args.max_width,
         word_splitter=model_args.word_splitter,
         lower_case=model_args.lower_case,
+        continuation_pieces=model_args.continuation_pieces,
         schema=schema,
         head_init=model_args.head_init,
         seed=args.seed,

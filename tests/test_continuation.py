@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from glinerko.continuation import MARK, ContinuationTokenizer
+from glinerko.data import label_schema, load_rows
+from glinerko.errors import LoadError
+from glinerko.hub import load_extractor
+from glinerko.prediction import predict_spans
+from glinerko.swap import swap_encoder
+from glinerko.targets import annotate
+
+
+@pytest.fixture
+def continued(pair, schema):
+    return swap_encoder(*pair, schema=schema, continuation_pieces=True)[0]
+
+
+def pieces(model, text: str) -> list[list[str]]:
+    splitter = model.processor.word_splitter
+    return model.processor.word_pieces(text, splitter.splitter.split(text))
+
+
+def test_a_particle_continues_its_noun(continued):
+    assert pieces(continued, "환자에게") == [["환자"], ["##에", "##게"]]
+
+
+def test_brackets_white_space_and_the_start_of_the_text_begin_anew(continued):
+    begins = [word[0] for word in pieces(continued, "암 (암)암") if word[0].strip("#") == "암"]
+    assert begins == ["암", "암", "암"]
+
+
+def test_the_tokenizer_decides_what_continues(continued):
+    (five, mg), (ct, photograph) = pieces(continued, "5mg"), pieces(continued, "CT촬영")
+    assert (five, mg[0][:2], photograph[0][:2]) == (["5"], "##", "##")
+    assert not ct[0].startswith("##")
+    assert [word[0].startswith("##") for word in pieces(continued, "COVID-19")] == [False, False, False]
+
+
+def test_decomposed_text_gives_the_pieces_of_composed_text(continued):
+    text = "환자에게 (당뇨병)으로"
+    assert pieces(continued, unicodedata.normalize("NFD", text)) == pieces(continued, text)
+
+
+def test_sentencepiece_words_continue_without_the_mark_of_a_start(pair):
+    model, _ = swap_encoder(pair[0], None, continuation_pieces=True)
+    assert pieces(model, "환자에게")[1] == ["에", "게"]
+
+
+def test_what_has_no_continuation_falls_back_and_is_counted(continued):
+    continuation = continued.processor.word_splitter.continuation
+    assert continuation.tokenize(MARK + "漢") == continued.processor.tokenizer.tokenize("漢")
+    assert continuation.fallbacks == {"漢"}
+
+
+def test_the_user_s_own_private_use_characters_are_no_marks(continued):
+    tokens = continued.processor.word_splitter.tokens(f"{MARK}암 암", [(0, 2), (3, 4)])
+    assert tokens == ["암", "암"]
+
+
+def test_off_unless_asked_and_restored_from_the_directory(continued, model, tmp_path):
+    assert model.processor.word_splitter.continuation is None
+    continued.save_pretrained(tmp_path)
+    again = load_extractor(tmp_path)
+    assert pieces(again, "환자에게") == pieces(continued, "환자에게") != pieces(model, "환자에게")
+
+
+def test_windows_prediction_and_gliner2_s_own_extraction_share_one_path(continued, write_rows):
+    text = ("환자에게 (당뇨병)으로 인슐린 5mg을 투여한다.\n" * 20).strip()
+    rows, _ = load_rows(write_rows({"text": text, "entities": {"Disease": ["당뇨병"], "Drug": ["인슐린"]}}))
+    schema = label_schema(rows)
+    short = annotate(rows, continued.processor, schema, max_width=12, max_length=100, window_overlap=20)
+    assert len(short[0]["windows"]) > 3
+    whole = annotate(rows, continued.processor, schema, max_width=12, max_length=2000)
+    (ours,) = predict_spans(continued, whole, schema, floor=0.3).spans
+    result = continued.extract_entities(text, list(schema.labels), threshold=0.3, include_spans=True)
+    theirs = {(m["start"], m["end"], label) for label, found in result["entities"].items() for m in found}
+    assert {span.key for span in ours} == {key for key in theirs if key[1] <= len(text)}
+
+
+@pytest.mark.parametrize(
+    ("model", "pre_tokenizer", "reason"),
+    [
+        (models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"), None, "has none"),
+        (models.BPE(), pre_tokenizers.Whitespace(), "this one is BPE"),
+    ],
+)
+def test_a_tokenizer_that_cannot_continue_is_refused(model, pre_tokenizer, reason):
+    backend = Tokenizer(model)
+    if pre_tokenizer is not None:
+        backend.pre_tokenizer = pre_tokenizer
+    with pytest.raises(LoadError, match=reason):
+        ContinuationTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend))

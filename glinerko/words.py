@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache
 from itertools import pairwise
 
 from gliner2.processing.word_splitter import WORD_SPLITTERS, WordSplitter, resolve_word_splitter
@@ -26,9 +26,12 @@ from glinerko.errors import LoadError
 _RUNS = re.compile(r"[가-힣]+|(?:(?![가-힣])[^\W\d_])(?:(?![가-힣])[^\W_])*|\d+(?:[.,]\d+)*|\S")
 
 
-@lru_cache(maxsize=1)
+@cache
 def _kiwi(process_id: int):
-    """The morphological analyser, once a process: its threads do not survive a fork."""
+    """The morphological analyser, once a process: its threads do not survive a fork.
+
+    The parent's stays in the cache, since to destroy it in a child would wait for threads that are not there.
+    """
     if importlib.util.find_spec("kiwipiepy") is None:
         raise LoadError("the Korean word splitter needs kiwipiepy: run `pip install kiwipiepy`")
     from kiwipiepy import Kiwi

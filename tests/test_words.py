@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import unicodedata
 
@@ -79,6 +80,15 @@ def test_case_is_kept_unless_asked():
 
 def test_splitter_can_be_pickled():
     assert pickle.loads(pickle.dumps(splitter)).split("당뇨병으로") == splitter.split("당뇨병으로")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_splitter_gives_the_same_words_in_another_process(method):
+    here = splitter.split("당뇨병으로 5mg CT촬영")  # Kiwi's threads are running when the fork happens
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.apply(splitter.split, ("당뇨병으로 5mg CT촬영",)) == here
+        assert pool.apply(splitter.split_batch, (["당뇨병으로 5mg CT촬영"] * 3,)) == [here] * 3
 
 
 def test_carried_words_are_not_split_again():

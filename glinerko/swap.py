@@ -130,7 +130,7 @@ def swap_encoder(
         report.parameters[head] = (_count(getattr(base, head)), _count(getattr(model, head)))
     for token in special_tokens:
         report.initialised[token] = "drawn around the mean of the vocabulary's rows"
-    report.parameters["encoder"] = (_count(base.encoder) if encoder is not None else _count(module), _count(module))
+    report.parameters["encoder"] = (_count(base.encoder), _count(module))
     report.changed = _changes(base, model, rows)
     return model.eval(), report
 

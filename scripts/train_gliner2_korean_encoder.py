@@ -293,7 +293,7 @@ def fit(
                     save_best(accelerator.unwrap_model(model), best, args)
             accelerator.wait_for_everyone()
             if epoch - best.epoch >= args.early_stopping_patience:
-                bar.write(f"No better F1 for {args.early_stopping_patience} epochs: stopped early.")
+                accelerator.print(f"No better F1 for {args.early_stopping_patience} epochs: stopped early.")
                 break
     except KeyboardInterrupt:
         saved = f"the best model so far, of epoch {best.epoch}, is in {best.directory}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import datasets
 import torch
+from rich.console import Console
 from transformers import HfArgumentParser
 
 from glinerko.errors import GlinerkoError, first_line
@@ -32,6 +36,21 @@ def parse_arguments(*dataclasses: type, description: str) -> tuple[Any, ...]:
         return read(sys.argv[1])
     except Exception as error:  # yaml, json and the parser each raise their own
         raise GlinerkoError(f"{sys.argv[1]}: {first_line(error)}") from error
+
+
+def make_console(speaks: bool = True) -> Console:
+    """A console that wraps at 120 columns where there is no terminal, and says nothing unless it ``speaks``."""
+    return Console(quiet=not speaks, width=None if sys.stdout.isatty() else 120)
+
+
+def quieten(is_main_process: bool) -> None:
+    """One voice: progress of other libraries on the main process alone, and none that says nothing to a user."""
+    logging.basicConfig(level=logging.INFO if is_main_process else logging.ERROR, format="%(message)s")
+    for name in ("gliner2", "httpx", "datasets"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+    if not is_main_process:
+        datasets.disable_progress_bars()
 
 
 def run(main: Callable[[], None]) -> None:

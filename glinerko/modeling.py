@@ -16,6 +16,7 @@ from gliner2.processor import PreprocessedBatch, SamplingConfig, SchemaTransform
 
 from glinerko.continuation import ContinuationTokenizer
 from glinerko.data import LabelSchema
+from glinerko.files import write_json
 from glinerko.tokenization import restore_tokenizer_class
 from glinerko.windows import Window
 from glinerko.words import CarriedWordSplitter, SplitText
@@ -181,4 +182,4 @@ class KoreanSpanExtractor(SpanExtractor):
         # The class that plain gliner2 loads these files with.
         path = Path(save_directory) / "config.json"
         config = {**json.loads(path.read_text(encoding="utf-8")), "architectures": [SpanExtractor.__name__]}
-        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(path, config)

@@ -76,7 +76,7 @@ def _parse_mention(text: str, label: str, number: int, value: Any) -> dict[str, 
         _check_unicode(where, value)
         if not value.strip():
             raise ValueError(f"{where} is empty")
-        return {"label": label, "text": value, "spans": _as_spans(find_mention(text, value))}
+        return {"label": label, "text": value, "spans": as_offsets(find_mention(text, value))}
     if not isinstance(value, Mapping) or not {"text", "start", "end"} <= value.keys():
         raise ValueError(f"{where} must be a string or an object with 'text', 'start' and 'end', found {_kind(value)}")
     surface, start, end = value["text"], value["start"], value["end"]
@@ -86,10 +86,11 @@ def _parse_mention(text: str, label: str, number: int, value: Any) -> dict[str, 
         raise ValueError(f"{where}: offsets [{start}, {end}) lie outside the text of {len(text)} characters")
     if text[start:end] != surface:
         raise ValueError(f"{where}: the text at offsets [{start}, {end}) is not the mention")
-    return {"label": label, "text": surface, "spans": _as_spans([(start, end)])}
+    return {"label": label, "text": surface, "spans": as_offsets([(start, end)])}
 
 
-def _as_spans(offsets: Iterable[tuple[int, int]]) -> list[dict[str, int]]:
+def as_offsets(offsets: Iterable[tuple[int, int]]) -> list[dict[str, int]]:
+    """Pairs as an Arrow column holds them."""
     return [{"start": start, "end": end} for start, end in offsets]
 
 

@@ -28,6 +28,7 @@ from transformers import (
 from transformers.utils import logging
 
 from glinerko.data import label_schema
+from glinerko.files import write_json
 from glinerko.modeling import KoreanSchemaTransformer, KoreanSpanExtractor
 from glinerko.targets import annotate, training_windows, window_from_row
 from glinerko.words import load_word_splitter
@@ -129,9 +130,9 @@ def _build_encoder(texts: list[str], directory: Path, size: StarterSize, seed: i
     tokenizer.save(str(directory / "tokenizer.json"))
     names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
     names |= {"bos_token": "[CLS]", "eos_token": "[SEP]", "mask_token": "[MASK]"}
-    _write_json(directory / "special_tokens_map.json", names)
+    write_json(directory / "special_tokens_map.json", names)
     trap = {"tokenizer_class": "DebertaV2Tokenizer", "do_lower_case": False, "model_max_length": 512}
-    _write_json(directory / "tokenizer_config.json", {**names, **trap})
+    write_json(directory / "tokenizer_config.json", {**names, **trap})
     return directory
 
 
@@ -190,7 +191,3 @@ def _fit(model: torch.nn.Module, items: list, loss: Callable, steps: Iterator, s
         loss(draw.sample(items, min(16, len(items)))).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

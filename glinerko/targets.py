@@ -22,6 +22,7 @@ from glinerko import __version__
 from glinerko.data import Example, LabelSchema, Span
 from glinerko.errors import DataError
 from glinerko.modeling import KoreanSchemaTransformer
+from glinerko.rows import as_offsets
 from glinerko.windows import Window, cut_windows
 from glinerko.words import split_batch
 
@@ -115,14 +116,18 @@ def annotate(
             windows = cut_windows(words, pieces, room, window_overlap)
             example = Example.from_row({name: values[index] for name, values in batch.items()})
             outcomes = classify_spans(example, words, windows, max_width)
-            columns["words"].append(_as_offsets(words))
-            columns["windows"].append(_as_offsets(windows))
+            columns["words"].append(as_offsets(words))
+            columns["windows"].append(as_offsets(windows))
             columns["outcomes"].append([[outcome.value for outcome in results] for results in outcomes])
         return columns
 
     splitter = processor.word_splitter
-    words = type(splitter.splitter).__name__, getattr(splitter.splitter, "version", ""), splitter.lower_case
-    words = *words, splitter.continuation is not None
+    words = (
+        type(splitter.splitter).__name__,
+        getattr(splitter.splitter, "version", ""),
+        splitter.lower_case,
+        splitter.continuation is not None,
+    )
     tokenizer = processor.tokenizer.backend_tokenizer.to_str()
     fingerprint = Hasher.hash(
         (rows._fingerprint, __version__, words, tokenizer, schema, max_width, max_length, window_overlap)
@@ -135,10 +140,6 @@ def annotate(
         new_fingerprint=fingerprint,
         desc="Splitting words",
     )
-
-
-def _as_offsets(pairs: Sequence[tuple[int, int]]) -> list[dict[str, int]]:
-    return [{"start": start, "end": end} for start, end in pairs]
 
 
 def row_windows(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[tuple[int, Window]]:
@@ -170,7 +171,7 @@ def training_windows(annotated: Dataset, schema: LabelSchema) -> Dataset:
             for _, window in row_windows(row, [label for label in schema.labels if label in row["labels"]]):
                 columns["id"].append(row["id"])
                 columns["text"].append(window.text)
-                columns["words"].append(_as_offsets(window.words))
+                columns["words"].append(as_offsets(window.words))
                 columns["labels"].append(list(window.labels))
                 columns["targets"].append(
                     [{"start": span.start, "end": span.end, "label": span.label} for span in window.targets]

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from glinerko.errors import LoadError, first_line
+from glinerko.files import write_json
 
 _PROBE = "당뇨병 환자에게 인슐린 10 U/mL을 투여한다 (HbA1c 7.2%, MRI)."
 
@@ -56,4 +57,4 @@ def restore_tokenizer_class(directory: Path) -> None:
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
     for local in ("is_local", "local_files_only"):
         config.pop(local, None)
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, config)

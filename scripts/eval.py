@@ -11,21 +11,19 @@ are scored apart, and a plain dictionary of the training mentions is scored besi
 
 from __future__ import annotations
 
-import json
-import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import datasets
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from rich.console import Console
 
-from glinerko.cli import parse_arguments, run
+from glinerko.cli import make_console, parse_arguments, quieten, run
 from glinerko.data import Example, LabelSchema, label_schema, load_rows, require_labels, shared_texts
 from glinerko.errors import GlinerkoError, LoadError
+from glinerko.files import write_json
 from glinerko.hub import load_extractor
 from glinerko.metrics import METRICS, at_threshold, match_dictionary, score_spans, score_strings, sweep
 from glinerko.prediction import predict_on_all_processes
@@ -65,10 +63,8 @@ class Arguments:
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-    logging.getLogger("gliner2").setLevel(logging.WARNING)
-    if not accelerator.is_main_process:
-        datasets.disable_progress_bars()
-    console = Console(quiet=not accelerator.is_main_process, width=None if sys.stdout.isatty() else 120)
+    quieten(accelerator.is_main_process)
+    console = make_console(accelerator.is_main_process)
 
     name = args.model or str(latest_model(Path("outputs")))
     model = load_extractor(name, map_location=accelerator.device)
@@ -118,7 +114,7 @@ def main() -> None:
     directory = Path(args.output_dir or (Path(name).parent if Path(name).is_dir() else "outputs"))
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"eval_{Path(args.test_file).stem}.json"
-    path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, result)
     console.print(f"Scores {path}", highlight=False)
     f1 = result[args.metric]["overall"]["f1"]
     if args.min_f1 is not None and f1 < args.min_f1:

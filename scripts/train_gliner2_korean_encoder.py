@@ -11,20 +11,16 @@ model of the run, by F1 on the validation documents, goes to OUTPUT_DIR/best.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import shutil
 import signal
-import sys
 import tempfile
-import warnings
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
-import datasets
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.utils import set_seed
@@ -34,9 +30,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import get_scheduler
 
-from glinerko.cli import parse_arguments, run
+from glinerko.cli import make_console, parse_arguments, quieten, run
 from glinerko.data import Example, LabelSchema, label_schema, load_rows, require_labels, shared_texts, split_rows
 from glinerko.errors import DataError, GlinerkoError
+from glinerko.files import write_json
 from glinerko.metrics import METRICS, Scores, best_threshold, sweep
 from glinerko.modeling import KoreanSpanExtractor
 from glinerko.prediction import Predictions, predict_on_all_processes
@@ -141,7 +138,7 @@ def main() -> None:
     quieten(accelerator.is_main_process)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     set_seed(args.seed)
-    console = Console(quiet=not accelerator.is_main_process, width=None if sys.stdout.isatty() else 120)
+    console = make_console(accelerator.is_main_process)
     output_dir = prepare_output_dir(args, accelerator)
 
     # 1. The documents.
@@ -246,6 +243,7 @@ def fit(
         f"Training {epochs} epochs of {steps_per_epoch} steps of {batch_size} windows "
         f"on {accelerator.num_processes} × {accelerator.device.type}, precision {accelerator.mixed_precision}"
     )
+    examples = [Example.from_row(row) for row in validation]
     best = Best(Path(args.output_dir) / "best")
     history = Path(args.output_dir) / HISTORY
     history.unlink(missing_ok=True)
@@ -275,7 +273,7 @@ def fit(
             predictions = predict_on_all_processes(
                 accelerator, model, validation, schema, args.per_device_eval_batch_size
             )
-            scores, threshold = score(predictions, validation, schema, args.metric_for_best_model)
+            scores, threshold = score(predictions, examples, schema, args.metric_for_best_model)
             best.update(epoch, scores, threshold)
             loss, structure, count, seen = accelerator.reduce(sums, reduction="sum").tolist()
             if accelerator.is_main_process:
@@ -330,9 +328,8 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return {group["name"].split(",")[0]: group["lr"] for group in optimizer.param_groups}
 
 
-def score(predictions: Predictions, annotated: Dataset, schema: LabelSchema, metric: str) -> tuple[Scores, float]:
+def score(predictions: Predictions, examples: list[Example], schema: LabelSchema, metric: str) -> tuple[Scores, float]:
     """The scores at the threshold that is best for these documents, and that threshold."""
-    examples = [Example.from_row(row) for row in annotated]
     by_threshold = sweep(metric, examples, predictions.spans, schema.labels)
     threshold = best_threshold(by_threshold)
     return by_threshold[threshold], threshold
@@ -423,20 +420,6 @@ def choose_precision(wanted: str) -> str | None:
         return wanted
     configured = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
     return "bf16" if not configured and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None
-
-
-def quieten(is_main_process: bool) -> None:
-    """One voice: progress of other libraries on the main process alone, and none that says nothing to a user."""
-    logging.basicConfig(level=logging.INFO if is_main_process else logging.ERROR, format="%(message)s")
-    for name in ("gliner2", "httpx", "datasets"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
-    if not is_main_process:
-        datasets.disable_progress_bars()
-
-
-def write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def append_json(path: Path, record: dict) -> None:

@@ -8,15 +8,13 @@ Needs no GPU and no data. The exit status is 0 only if the swap works.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import dataclass, field
 
 import torch
-from rich.console import Console
 from transformers import set_seed
 
-from glinerko.cli import parse_arguments, run
+from glinerko.cli import make_console, parse_arguments, run
 from glinerko.data import LabelSchema
 from glinerko.errors import SwapError
 from glinerko.hub import load_extractor
@@ -43,7 +41,7 @@ class Arguments:
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
     set_seed(args.seed)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = make_console()
     schema = LabelSchema(("Disease", "Drug", "Procedure", "Biomarker"), {})
     model, report = swap_encoder(
         args.base_model,
@@ -56,7 +54,7 @@ def main() -> None:
     console.print(swap_table(report))
 
     words = model.processor.word_splitter.splitter.split(TEXT)
-    pieces = [model.processor.tokenizer.tokenize(TEXT[start:end]) for start, end in words]
+    pieces = model.processor.word_pieces(TEXT, words)
     console.print("Words and pieces:", " ".join("·".join(word) for word in pieces), highlight=False)
     window = Window(TEXT, words, schema.labels)
     scores = model.span_probabilities(model.processor.collate([window], schema))[0]

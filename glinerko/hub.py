@@ -126,7 +126,10 @@ def load_extractor(
     if not weights.is_file():
         raise LoadError(f"{directory}: no model.safetensors (weights in another format are not read)")
     settings = config.get(CONFIG_KEY, {})
-    splitter = load_word_splitter(settings.get("word_splitter", "whitespace"), settings.get("lower_case", False))
+    dictionary = directory / settings["user_dictionary"] if settings.get("user_dictionary") else None
+    splitter = load_word_splitter(
+        settings.get("word_splitter", "whitespace"), settings.get("lower_case", False), dictionary
+    )
     tokenizer = load_encoder_tokenizer(directory)
     try:
         model = KoreanSpanExtractor(

@@ -17,6 +17,7 @@ from gliner2.processor import PreprocessedBatch, SamplingConfig, SchemaTransform
 from glinerko.continuation import ContinuationTokenizer
 from glinerko.data import LabelSchema
 from glinerko.files import write_json
+from glinerko.kiwi import USER_DICTIONARY, write_user_dictionary
 from glinerko.tokenization import restore_tokenizer_class
 from glinerko.windows import Window
 from glinerko.words import CarriedWordSplitter, SplitText
@@ -179,6 +180,9 @@ class KoreanSpanExtractor(SpanExtractor):
         """Save as gliner2 does, with a tokenizer that loads as it is under transformers 4 and 5."""
         super().save_pretrained(str(save_directory), **kwargs)
         restore_tokenizer_class(Path(save_directory))
+        if self._settings.get("user_dictionary"):
+            entries = self.processor.word_splitter.splitter.user_dictionary
+            write_user_dictionary(Path(save_directory) / USER_DICTIONARY, entries)
         # The class that plain gliner2 loads these files with.
         path = Path(save_directory) / "config.json"
         config = {**json.loads(path.read_text(encoding="utf-8")), "architectures": [SpanExtractor.__name__]}

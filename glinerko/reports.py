@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 
 from glinerko.metrics import Score, Scores
+from glinerko.segmentation import PieceReport
 from glinerko.swap import SwapReport
 from glinerko.targets import DataReport, Outcome
 
@@ -60,6 +61,18 @@ def data_table(reports: Mapping[str, DataReport]) -> Table:
     add("spans (occurrences)", [report.spans for report in every])
     add("  target", [report.spans_by_outcome.get(Outcome.TARGET.value, 0) for report in every])
     add("reach of mentions in the text", [f"{report.reach:.1%}" for report in every], "bold")
+    return table
+
+
+def piece_table(reports: Mapping[str, PieceReport], in_use: str) -> Table:
+    """What the encoder is given of the text, without and with continuation pieces."""
+    table = _table("Pieces", "", *(f"{way} (in use)" if way == in_use else way for way in reports))
+    every = list(reports.values())
+    table.add_row("pieces a character", *(f"{report.pieces_per_character:.2f}" for report in every))
+    table.add_row("unknown", *(f"{report.unknown_share:.1%}" for report in every))
+    table.add_row("as the tokenizer cuts the raw text", *(f"{report.identical_share:.1%}" for report in every))
+    if every[-1].fallbacks:
+        table.add_row("words the vocabulary cannot continue", *(f"{report.fallbacks:,}" for report in every))
     return table
 
 

@@ -16,6 +16,7 @@ from transformers.utils import logging
 from glinerko.data import LabelSchema
 from glinerko.errors import LoadError, SwapError, first_line
 from glinerko.hub import fetch, load_extractor, read_config
+from glinerko.kiwi import USER_DICTIONARY
 from glinerko.modeling import KoreanSchemaTransformer, KoreanSpanExtractor
 from glinerko.tokenization import load_encoder_tokenizer
 from glinerko.words import load_word_splitter
@@ -64,6 +65,7 @@ def swap_encoder(
     word_splitter: str = "korean",
     lower_case: bool = False,
     continuation_pieces: bool = False,
+    user_dictionary: str | Path | None = None,
     schema: LabelSchema | None = None,
     head_init: str = "keep",
     seed: int = 42,
@@ -74,9 +76,10 @@ def swap_encoder(
         base_model: A GLiNER2 of the span architecture, Hub id or directory.
         encoder: The encoder to install, Hub id or directory; ``None`` keeps the base model's own.
         max_width: The widest span that is scored, in words. The ``markerV0`` span layer has no weights behind it.
-        word_splitter: ``korean``, ``whitespace`` or ``char``.
+        word_splitter: ``korean``, ``kiwi``, ``whitespace`` or ``char``.
         lower_case: Lower-case the words of the Korean splitter.
         continuation_pieces: Tokenize a word that continues one as the encoder saw it in pre-training (``##에게``).
+        user_dictionary: A file of words for the Korean splitter; saved with the model.
         schema: Labels and descriptions to keep in ``config.json``.
         head_init: ``keep`` the heads bit for bit, or ``reinit`` them.
         seed: For the rows of GLiNER2's special tokens, and for heads that are re-initialised.
@@ -92,7 +95,7 @@ def swap_encoder(
         raise SwapError(f"head_init must be 'keep' or 'reinit', got {head_init!r}")
     if max_width < 1:
         raise SwapError(f"max_width must be at least 1 word, got {max_width}")
-    splitter = load_word_splitter(word_splitter, lower_case)
+    splitter = load_word_splitter(word_splitter, lower_case, user_dictionary)
     base = load_extractor(base_model)
     if encoder is None:
         module, tokenizer = base.encoder, base.processor.tokenizer
@@ -114,6 +117,8 @@ def swap_encoder(
         _fit_embeddings(module, tokenizer.convert_tokens_to_ids(special_tokens), len(tokenizer))
     model.processor = KoreanSchemaTransformer(tokenizer, splitter, config.token_pooling, continuation_pieces)
     settings = {"word_splitter": word_splitter, "lower_case": lower_case, "continuation_pieces": continuation_pieces}
+    if user_dictionary:
+        settings["user_dictionary"] = USER_DICTIONARY
     if schema is not None:
         settings |= {"labels": list(schema.labels), "descriptions": schema.descriptions}
     model.configure(format=1, **settings)

@@ -122,12 +122,8 @@ def annotate(
         return columns
 
     splitter = processor.word_splitter
-    words = (
-        type(splitter.splitter).__name__,
-        getattr(splitter.splitter, "version", ""),
-        splitter.lower_case,
-        splitter.continuation is not None,
-    )
+    version = getattr(splitter.splitter, "version", "")
+    words = splitter.splitter, version, splitter.lower_case, splitter.continuation is not None
     tokenizer = processor.tokenizer.backend_tokenizer.to_str()
     fingerprint = Hasher.hash(
         (rows._fingerprint, __version__, words, tokenizer, schema, max_width, max_length, window_overlap)

@@ -8,36 +8,22 @@ splitter decides what can be found at all. Every splitter here is a callable tha
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 from gliner2.processing.word_splitter import WORD_SPLITTERS, WordSplitter, resolve_word_splitter
 
 from glinerko.continuation import MARK, ContinuationTokenizer
-from glinerko.errors import LoadError
+from glinerko.errors import DataError, LoadError
+from glinerko.kiwi import analyser, read_user_dictionary
 
 # Words end at these seams (`5mg`, `CT촬영`), wherever else Kiwi cuts: Hangul; another script with the digits after it;
 # a number, a date or a section number (`1,000.5`, `2023.7.1`); any other character by itself.
 _RUNS = re.compile(r"[가-힣]+|(?:(?![가-힣])[^\W\d_])(?:(?![가-힣])[^\W_])*|\d+(?:[.,]\d+)*|\S")
-
-
-@cache
-def _kiwi(process_id: int):
-    """The morphological analyser, once a process: its threads do not survive a fork.
-
-    The parent's stays in the cache, since to destroy it in a child would wait for threads that are not there.
-    """
-    if importlib.util.find_spec("kiwipiepy") is None:
-        raise LoadError("the Korean word splitter needs kiwipiepy: run `pip install kiwipiepy`")
-    from kiwipiepy import Kiwi
-
-    # The larger of the two models that come with kiwipiepy: half as fast, and 0.4 % more gold mentions reached.
-    return Kiwi(model_type="cong-global")
 
 
 def _compose(text: str) -> tuple[str, list[int]]:
@@ -58,19 +44,20 @@ def _compose(text: str) -> tuple[str, list[int]]:
     return "".join(composed), [*origins, len(text)]
 
 
-class KoreanWordSplitter:
-    """Splits Korean text into morphemes with Kiwi, so that particles, endings and affixes come off the noun.
+class KiwiWordSplitter:
+    """Splits Korean text into morphemes as Kiwi gives them by default; :class:`KoreanWordSplitter` improves on it.
 
-    The words cover every character that is not white space, in order and without overlap. Scripts and digits split
-    where they meet. Plain gliner2 takes it too:
-    ``AutoExtractor.from_pretrained(..., word_splitter=KoreanWordSplitter())``.
+    The words cover every character that is not white space, in order and without overlap.
 
     Args:
         lower_case: Lower-case the tokens. Off by default: Korean vocabularies are cased, and ``MRI`` is not ``mri``.
             gliner2's own ``lower`` argument, which is always true, is not obeyed.
     """
 
-    name = "korean"
+    name = "kiwi"
+    user_dictionary = ()
+    _tuned = False
+    _runs = re.compile(r"\S+")
 
     def __init__(self, lower_case: bool = False):
         self.lower_case = lower_case
@@ -78,7 +65,7 @@ class KoreanWordSplitter:
     @property
     def version(self) -> str:
         """Changes when the words of a text may: with these rules (first number) or with Kiwi."""
-        return f"2, kiwipiepy {importlib.metadata.version('kiwipiepy')}"
+        return f"3, kiwipiepy {importlib.metadata.version('kiwipiepy')}"
 
     def __call__(self, text: str, lower: bool = True) -> Iterator[tuple[str, int, int]]:
         for start, end in self.split(text):
@@ -87,51 +74,79 @@ class KoreanWordSplitter:
     def split(self, text: str) -> list[tuple[int, int]]:
         """The ``(start, end)`` of each word of ``text``."""
         composed, origins = _compose(text)
-        return _words(composed, _kiwi(os.getpid()).tokenize(composed), origins)
+        return self._words(composed, self._analyser.tokenize(composed), origins)
 
     def split_batch(self, texts: Iterable[str]) -> list[list[tuple[int, int]]]:
         """``split`` of many texts, on Kiwi's own threads."""
         composed = [_compose(text) for text in texts]
-        analyses = _kiwi(os.getpid()).tokenize([text for text, _ in composed])
-        return [_words(text, tokens, origins) for (text, origins), tokens in zip(composed, analyses, strict=True)]
+        analyses = self._analyser.tokenize([text for text, _ in composed])
+        return [self._words(text, tokens, origins) for (text, origins), tokens in zip(composed, analyses, strict=True)]
+
+    @property
+    def _analyser(self):
+        return analyser(os.getpid(), self._tuned, self.user_dictionary)
+
+    def _words(self, composed: str, morphemes, origins: list[int]) -> list[tuple[int, int]]:
+        """Cut every run at the morpheme boundaries inside it; offsets are mapped through ``origins``."""
+        cuts = {boundary for morpheme in morphemes for boundary in (morpheme.start, morpheme.end)}
+        cuts -= {
+            second.start
+            for first, second in pairwise(morphemes)
+            if first.end == second.start and self._stay_together(first, second)
+        }
+        words = []
+        for run in self._runs.finditer(composed):
+            inner = sorted(cut for cut in range(run.start() + 1, run.end()) if cut in cuts)
+            bounds = [origins[bound] for bound in (run.start(), *inner, run.end())]
+            words.extend((start, end) for start, end in pairwise(bounds) if start < end)
+        return words
+
+    @staticmethod
+    def _stay_together(first, second) -> bool:
+        """Whether two morphemes that touch make one word."""
+        return False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lower_case={self.lower_case})"
+
+
+class KoreanWordSplitter(KiwiWordSplitter):
+    """Splits Korean text so that particles, endings and affixes come off the noun, and nothing more than that.
+
+    Scripts and digits split where they meet. Plain gliner2 takes it too:
+    ``AutoExtractor.from_pretrained(..., word_splitter=KoreanWordSplitter())``.
+
+    Args:
+        lower_case: Lower-case the tokens; see :class:`KiwiWordSplitter`.
+        user_dictionary: A file of words that Kiwi should know; see :func:`glinerko.kiwi.read_user_dictionary`.
+    """
+
+    name = "korean"
+    _tuned = True
+    _runs = _RUNS
+
+    def __init__(self, lower_case: bool = False, user_dictionary: str | Path | None = None):
+        super().__init__(lower_case)
+        self.user_dictionary = read_user_dictionary(user_dictionary) if user_dictionary else ()
+
+    @staticmethod
+    def _stay_together(first, second) -> bool:
+        """Entities hardly ever end between these two.
+
+        Tags are Kiwi's: a verb (V*, XSV, XSA) or ending with the ending (E*) after it, a root (XR) with what it needs
+        to stand, and a noun with the suffixes that make it describe another (XSN: 악성, 흡입용, 지속형).
+        """
+        if second.tag.startswith("E"):
+            return first.tag.startswith(("V", "E", "XSV", "XSA"))
+        return first.tag == "XR" or (
+            second.tag == "XSN" and second.form in ("성", "용", "형") and first.tag in ("NNG", "XR")
+        )
 
 
 def _token(word: str, lower_case: bool) -> str:
     """The word as the tokenizer gets it: composed, since vocabularies are, and in lower case where asked."""
     word = unicodedata.normalize("NFC", word)
     return word.lower() if lower_case else word
-
-
-def _words(composed: str, morphemes, origins: list[int]) -> list[tuple[int, int]]:
-    """Cut every run of one script at the morpheme boundaries inside it; offsets are mapped through ``origins``."""
-    cuts = {boundary for morpheme in morphemes for boundary in (morpheme.start, morpheme.end)}
-    cuts -= {
-        second.start
-        for first, second in pairwise(morphemes)
-        if first.end == second.start and _stay_together(first, second)
-    }
-    words = []
-    for run in _RUNS.finditer(composed):
-        inner = sorted(cut for cut in range(run.start() + 1, run.end()) if cut in cuts)
-        bounds = [origins[bound] for bound in (run.start(), *inner, run.end())]
-        words.extend((start, end) for start, end in pairwise(bounds) if start < end)
-    return words
-
-
-def _stay_together(first, second) -> bool:
-    """Whether two morphemes that touch make one word: entities hardly ever end between them.
-
-    Tags are Kiwi's: a verb (V*, XSV, XSA) or ending with the ending (E*) after it, a root (XR) with what it needs to
-    stand, and a noun with the suffixes that make it describe another (XSN: 악성, 흡입용, 지속형).
-    """
-    if second.tag.startswith("E"):
-        return first.tag.startswith(("V", "E", "XSV", "XSA"))
-    return first.tag == "XR" or (
-        second.tag == "XSN" and second.form in ("성", "용", "형") and first.tag in ("NNG", "XR")
-    )
 
 
 class SplitText(str):
@@ -177,23 +192,29 @@ class CarriedWordSplitter:
         return [MARK * marked + token.replace(MARK, "") for token, marked in zip(tokens, flags, strict=True)]
 
 
-def load_word_splitter(name: str, lower_case: bool = False) -> WordSplitter:
-    """The splitter called ``name``: ``korean``, or one of gliner2's own (``whitespace``, ``char``).
+def load_word_splitter(name: str, lower_case: bool = False, user_dictionary: str | Path | None = None) -> WordSplitter:
+    """The splitter called ``name``: ``korean``, ``kiwi``, or one of gliner2's own (``whitespace``, ``char``).
 
     Raises:
         LoadError: an unknown name, or kiwipiepy is not installed.
+        DataError: the user dictionary is malformed, or the splitter takes none.
     """
     if name == KoreanWordSplitter.name:
-        _kiwi(os.getpid())
-        return KoreanWordSplitter(lower_case=lower_case)
+        splitter = KoreanWordSplitter(lower_case, user_dictionary)
+        splitter.split("")
+        return splitter
+    if user_dictionary:
+        raise DataError(f"{user_dictionary}: only the word splitter 'korean' takes a user dictionary, not {name!r}")
+    if name == KiwiWordSplitter.name:
+        return KiwiWordSplitter(lower_case)
     if name not in WORD_SPLITTERS:
-        known = ", ".join([KoreanWordSplitter.name, *sorted(WORD_SPLITTERS)])
+        known = ", ".join([KoreanWordSplitter.name, KiwiWordSplitter.name, *sorted(WORD_SPLITTERS)])
         raise LoadError(f"unknown word splitter {name!r}; choose one of: {known}")
     return resolve_word_splitter(name)
 
 
 def split_batch(splitter: WordSplitter, texts: list[str]) -> list[list[tuple[int, int]]]:
-    """The words of each text by any splitter; see :meth:`KoreanWordSplitter.split_batch`."""
-    if isinstance(splitter, KoreanWordSplitter):
+    """The words of each text by any splitter; see :meth:`KiwiWordSplitter.split_batch`."""
+    if isinstance(splitter, KiwiWordSplitter):
         return splitter.split_batch(texts)
     return [[(start, end) for _, start, end in splitter(text, lower=False)] for text in texts]

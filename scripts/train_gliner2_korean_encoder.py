@@ -37,7 +37,8 @@ from glinerko.files import write_json
 from glinerko.metrics import METRICS, Scores, best_threshold, sweep
 from glinerko.modeling import KoreanSpanExtractor
 from glinerko.prediction import Predictions, predict_on_all_processes
-from glinerko.reports import data_table, score_table, swap_table
+from glinerko.reports import data_table, piece_table, score_table, swap_table
+from glinerko.segmentation import WAYS, report_pieces
 from glinerko.swap import swap_encoder
 from glinerko.targets import annotate, report_data, training_windows, window_from_row
 from glinerko.training import WindowCollator, check_step, freeze_unused, parameter_groups
@@ -63,8 +64,13 @@ class ModelArguments:
     max_width: int = field(default=12, metadata={"help": "widest span that is scored, in words"})
     word_splitter: str = field(
         default="korean",
-        metadata={"help": "what a word is: Kiwi's morphemes, white space, or characters",
-                  "choices": ["korean", "whitespace", "char"]},
+        metadata={"help": "what a word is: korean (Kiwi's morphemes, tuned), kiwi (as they come), white space, or char",
+                  "choices": ["korean", "kiwi", "whitespace", "char"]},
+    )  # fmt: skip
+    user_dictionary: str | None = field(
+        default=None,
+        metadata={"help": "words the Korean splitter should know, one a line (form, or form<TAB>tag<TAB>score); "
+                          "saved with the model"},
     )  # fmt: skip
     lower_case: bool = field(default=False, metadata={"help": "lower-case the words of the Korean splitter"})
     continuation_pieces: bool = field(
@@ -156,6 +162,7 @@ def main() -> None:
         word_splitter=model_args.word_splitter,
         lower_case=model_args.lower_case,
         continuation_pieces=model_args.continuation_pieces,
+        user_dictionary=model_args.user_dictionary,
         schema=schema,
         head_init=model_args.head_init,
         seed=args.seed,
@@ -174,7 +181,7 @@ def main() -> None:
     if accelerator.is_main_process:
         write_json(output_dir / "training_args.json", {**asdict(model_args), **asdict(data_args), **asdict(args)})
         write_json(output_dir / "swap_report.json", asdict(swap_report))
-        report_all(annotated, schema, sources, skipped, output_dir, console)
+        report_all(annotated, model.processor, schema, sources, skipped, output_dir, console)
 
     # 4. The training, and what came of it.
     best = fit(
@@ -393,7 +400,7 @@ def load_data(
     return {"training": training, "validation": validation}, names, {"training": bad, "validation": 0}
 
 
-def report_all(annotated, schema, sources, skipped, output_dir, console) -> None:
+def report_all(annotated, processor, schema, sources, skipped, output_dir, console) -> None:
     """Print and write the data report, and list the mentions that cannot become targets."""
     reports = {}
     for split, part in annotated.items():
@@ -401,8 +408,12 @@ def report_all(annotated, schema, sources, skipped, output_dir, console) -> None
         reports[split].bad_rows_skipped = skipped[split]
     shared = shared_texts(annotated["training"], annotated["validation"])
     reports["validation"].texts_shared_with_training = len(shared)
-    write_json(output_dir / "data_report.json", {split: report.to_dict() for split, report in reports.items()})
+    pieces = report_pieces(annotated["training"], processor)
+    figures = {name: report.to_dict() for name, report in reports.items()}
+    figures["pieces"] = {way: report.to_dict() for way, report in pieces.items()}
+    write_json(output_dir / "data_report.json", figures)
     console.print(data_table(reports))
+    console.print(piece_table(pieces, WAYS[processor.word_splitter.continuation is not None]))
     console.print(f"Mentions that are no target are listed in {output_dir}/unreached_*.jsonl", highlight=False)
     if shared:
         console.print(f"[yellow]{len(shared)} validation texts also stand in the training rows: their F1 flatters.")

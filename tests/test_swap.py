@@ -9,7 +9,7 @@ from gliner2 import AutoExtractor
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, DebertaV2Config, RobertaConfig, RobertaModel
 
-from glinerko.errors import LoadError, SwapError
+from glinerko.errors import GlinerkoError, LoadError, SwapError
 from glinerko.hub import fetch, load_extractor
 from glinerko.swap import swap_encoder, weight_checksum
 from glinerko.tokenization import load_encoder_tokenizer
@@ -94,6 +94,19 @@ def test_reload_restores_everything_by_us_and_by_gliner2(model, tmp_path):
     assert ours.window_limits == {"max_length": 256, "window_overlap": 32}
     assert ours.config.model_name == "korean-encoder"  # the name, never the local path
     assert str(tmp_path.parent) not in (tmp_path / "config.json").read_text()
+
+
+def test_user_dictionary_is_saved_with_the_model(pair, schema, tmp_path):
+    (tmp_path / "words.tsv").write_text("자누비아\n", encoding="utf-8")
+    model, _ = swap_encoder(*pair, schema=schema, user_dictionary=tmp_path / "words.tsv")
+    model.save_pretrained(tmp_path / "saved")
+    again = load_extractor(tmp_path / "saved")
+    text = "자누비아도 투여"
+    words = again.processor.word_splitter.splitter.split(text)
+    assert words == model.processor.word_splitter.splitter.split(text) != KoreanWordSplitter().split(text)
+    (tmp_path / "saved" / "user_dictionary.tsv").unlink()
+    with pytest.raises(GlinerkoError, match=r"user_dictionary.tsv: cannot be read"):
+        load_extractor(tmp_path / "saved")
 
 
 def test_saved_tokenizer_config_names_a_class_of_transformers_4_and_5(model, tmp_path):

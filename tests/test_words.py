@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import re
 import unicodedata
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glinerko.data import Example, load_rows
-from glinerko.errors import LoadError
+from glinerko.errors import DataError, LoadError
+from glinerko.kiwi import analyser
 from glinerko.words import CarriedWordSplitter, KoreanWordSplitter, SplitText, load_word_splitter, split_batch
 
 splitter = KoreanWordSplitter()
@@ -106,10 +108,58 @@ def test_unknown_splitter_is_refused_with_the_choices():
 
 
 def test_missing_kiwipiepy_is_said_clearly(monkeypatch):
-    monkeypatch.setattr("glinerko.words.importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("glinerko.words._kiwi", __import__("glinerko.words", fromlist=["_kiwi"])._kiwi.__wrapped__)
+    monkeypatch.setattr("glinerko.kiwi.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("glinerko.words.analyser", analyser.__wrapped__)
     with pytest.raises(LoadError, match="pip install kiwipiepy"):
         load_word_splitter("korean")
+
+
+def test_user_dictionary_changes_the_words_it_names(tmp_path):
+    text = "자누비아도 투여"
+    assert tokens(text)[0] != "자누비아"
+    (tmp_path / "words.tsv").write_text("# drugs\n\n자누비아\nHER2\tSL\n엔히어투 주\tNNP\t3.5\n", encoding="utf-8")
+    known = KoreanWordSplitter(user_dictionary=tmp_path / "words.tsv")
+    assert known.user_dictionary == (("자누비아", "NNP", 0.0), ("HER2", "SL", 0.0), ("엔히어투 주", "NNP", 3.5))
+    assert [text[slice(*word)] for word in known.split(text)][:2] == ["자누비아", "도"]
+    assert pickle.loads(pickle.dumps(known)).split(text) == known.split(text) != splitter.split(text)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("당뇨병\tNNG\n가\tNNG\t0\t1\n", "line 2: expected `form`"),
+        ("가\t\t1\n", "line 1: expected `form`"),
+        ("# x\n가\tNOUN\n", "line 2: Unknown tag value 'NOUN'"),
+        ("가\tNNG\thigh\n", "line 1: could not convert string to float: 'high'"),
+        ("가\tNNG\tinf\n", "line 1: the score inf is not finite"),
+        ("# nothing\n", "no words in it"),
+        (b"\xff\xfe", "not UTF-8"),
+        (None, "cannot be read"),
+    ],
+)
+def test_malformed_user_dictionary_is_refused_with_its_line(tmp_path, content, message):
+    file = tmp_path / "words.tsv"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=f"words.tsv.*{re.escape(message)}"):
+        load_word_splitter("korean", user_dictionary=file)
+
+
+def test_only_the_korean_splitter_takes_a_user_dictionary(tmp_path):
+    with pytest.raises(DataError, match="not 'whitespace'"):
+        load_word_splitter("whitespace", user_dictionary=tmp_path / "words.tsv")
+
+
+def test_kiwi_as_it_comes_cuts_every_morpheme():
+    text = "혈당을 조사하였으며"
+    assert [text[slice(*word)] for word in load_word_splitter("kiwi").split(text)] == [
+        "혈당",
+        "을",
+        "조사",
+        "하",
+        "였",
+        "으며",
+    ]
 
 
 def test_reach_on_the_real_corpus(real_corpus):

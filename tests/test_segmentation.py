@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from glinerko.data import label_schema, load_rows
+from glinerko.segmentation import report_pieces
+from glinerko.swap import swap_encoder
+from glinerko.targets import annotate
+
+
+def report(model, write_rows, text: str):
+    rows, _ = load_rows(write_rows({"text": text, "entities": {"Disease": ["암"]}}))
+    return report_pieces(annotate(rows, model.processor, label_schema(rows), max_width=12), model.processor)
+
+
+def test_pieces_are_compared_with_those_of_the_raw_text(model, write_rows):
+    # The tiny tokenizer cuts 환자들에게 into 환자 ##들 ##에 ##게; word by word that is 환자, 들, 에 ##게.
+    reports = report(model, write_rows, "환자들에게.")
+    plain, continued = reports["word by word"], reports["with continuation"]
+    assert (plain.characters, plain.pieces, plain.identical, plain.unknown) == (6, 5, 3, 0)
+    assert continued.identical_share == 1.0
+    assert continued.pieces_per_character == 5 / 6
+
+
+def test_unknown_pieces_and_words_without_a_continuation_are_counted(model, write_rows):
+    reports = report(model, write_rows, "암ж.")
+    assert reports["word by word"].unknown_share == 1 / 3
+    assert (reports["word by word"].fallbacks, reports["with continuation"].fallbacks) == (0, 1)
+
+
+def test_unigram_tokenizers_are_compared_too(pair, write_rows):
+    reports = report(swap_encoder(pair[0], None)[0], write_rows, "환자에게 암.")
+    assert reports["word by word"].identical_share < reports["with continuation"].identical_share <= 1

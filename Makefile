@@ -53,7 +53,7 @@ train: $(BIN)/.installed  ## train the published pair: make train TRAIN_FILE=tra
 eval: $(BIN)/.installed  ## score the latest model of outputs/: make eval TEST_FILE=test.jsonl
 	$(BIN)/python scripts/eval.py --test_file $(TEST_FILE) --train_file $(TRAIN_FILE) $(ARGS)
 
-verify: $(BIN)/.installed  ## try the swap alone and print its report
+verify: $(BIN)/.installed  ## judge the encoder swap: every check, on your --data_file
 	$(BIN)/python scripts/verify_encoder_swap.py $(ARGS)
 
 clean:  ## remove what runs made, and the virtual environment

@@ -14,6 +14,7 @@ import datasets
 import torch
 from rich.console import Console
 from transformers import HfArgumentParser
+from transformers.utils.logging import disable_progress_bar
 
 from glinerko.errors import GlinerkoError, first_line
 
@@ -46,6 +47,7 @@ def make_console(speaks: bool = True) -> Console:
 def quieten(is_main_process: bool) -> None:
     """One voice: progress of other libraries on the main process alone, and none that says nothing to a user."""
     logging.basicConfig(level=logging.INFO if is_main_process else logging.ERROR, format="%(message)s")
+    disable_progress_bar()  # of a second or two, at each model that is loaded
     for name in ("gliner2", "httpx", "datasets"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)

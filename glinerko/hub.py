@@ -36,8 +36,12 @@ def fetch(
     token: str | None = None,
     cache_dir: str | None = None,
     local_files_only: bool = False,
+    allow_patterns: list[str] | None = None,
 ) -> Path:
     """The local directory of a model: ``name_or_path`` itself, or a snapshot of that repository of the Hub.
+
+    Args:
+        allow_patterns: Fetch only files that match one of these.
 
     Raises:
         LoadError: no such directory or repository, no access, or a Hub that cannot be reached.
@@ -55,6 +59,7 @@ def fetch(
                 token=token,
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
+                allow_patterns=allow_patterns,
                 ignore_patterns=_UNUSED_FILES,
             )
         )

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.box import HORIZONTALS
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from glinerko.checks import Check, Status
+from glinerko.encoders import Inspection, Verdict
 from glinerko.metrics import Score, Scores
 from glinerko.segmentation import PieceReport
 from glinerko.swap import SwapReport
@@ -17,6 +22,84 @@ def _table(title: str, *columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
     return table
+
+
+def as_markdown(table: Table) -> str:
+    """A table of this module as Markdown, without its colours."""
+    cells = [
+        [Text.from_markup(str(cell)).plain.replace("|", "\\|") for cell in column.cells] for column in table.columns
+    ]
+    headers = [str(column.header) for column in table.columns]
+    lines = [headers, ["---"] * len(headers), *zip(*cells, strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def check_table(checks: Sequence[Check], header: bool = True) -> Table:
+    """The result of each check, with its evidence and what to do."""
+    colours = {Status.PASS: "green", Status.WARN: "yellow", Status.FAIL: "bold red", Status.SKIP: "dim"}
+    table = Table(box=None, show_header=header, header_style="bold", padding=(0, 2, 0, 0), expand=True)
+    for name, width in (("result", 6), ("check", 20), ("evidence", None)):
+        table.add_column(name, width=width, overflow="fold", ratio=None if width else 1)
+    for check in checks:
+        advice = f" → {check.advice}" if check.advice else ""
+        status = f"[{colours[check.status]}]{check.status.value}[/]"
+        table.add_row(status, check.name, escape(check.evidence + advice))
+    return table
+
+
+def inspection_table(inspections: Sequence[Inspection]) -> Table:
+    """What the files of each candidate say."""
+    table = _folding_table(
+        "Candidates", "candidate", "kind", "config class", "width × layers", "parameters (embeddings)", "tokens / rows",
+        "positions", "licence",
+    )  # fmt: skip
+    for found in inspections:
+        sizes = (_figure(value and value / 1e6, "{:.1f}M") for value in (found.parameters, found.embedding_parameters))
+        table.add_row(
+            found.name,
+            found.kind.value if found.kind else "–",
+            found.config_class or "–",
+            f"{_figure(found.hidden_size)} × {_figure(found.layers)}",
+            "{} ({})".format(*sizes),
+            f"{_figure(found.tokens)} / {_figure(found.embedding_rows)}",
+            _figure(found.positions),
+            found.licence or "–",
+        )
+    return table
+
+
+def choice_table(inspections: Sequence[Inspection]) -> Table:
+    """The five criteria of the choice; every cell is read or measured, but for the domain, which is stated."""
+    table = _folding_table(
+        "Choice", "candidate", "architecture match", "Korean tokenization", "GLiNER2 compatibility",
+        "size, CPU time, memory", "pre-training domain (as stated by its publisher)",
+    )  # fmt: skip
+    colours = {Verdict.SWAP: "green", Verdict.NEW_HEADS: "yellow", Verdict.UNSUITABLE: "red"}
+    for found in inspections:
+        cut, size = found.segmentation, found.parameters
+        syllables = cut and f"{cut.single_syllable_share:.0%} single syllables, {cut.pieces_per_word:.1f} pieces a word"
+        time = f", {found.relative_time:.2f} × the base encoder" if found.relative_time else ""
+        colour = colours.get(found.verdict, "dim")
+        table.add_row(
+            found.name,
+            f"{found.config_class}, width {found.hidden_size}" if found.config_class else "–",
+            syllables or "–",
+            f"[{colour}]{found.verdict.value}[/]: {escape(found.reason)}",
+            f"{size / 1e6:.0f}M{time}, {size * 4 / 2**30:.2f} GiB in fp32" if size else "–",
+            found.domain or "–",
+        )
+    return table
+
+
+def _folding_table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=HORIZONTALS)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _figure(value: float | None, form: str = "{:,}") -> str:
+    return "–" if value is None else form.format(value)
 
 
 def swap_table(report: SwapReport) -> Table:

@@ -102,7 +102,7 @@ def _build_encoder(texts: list[str], directory: Path, size: StarterSize, seed: i
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     # Only common words become pieces of their own: names are spelt, so that those never seen look like those that were.
-    trainer = trainers.WordPieceTrainer(vocab_size=8000, min_frequency=20, special_tokens=_SPECIAL, show_progress=False)
+    trainer = trainers.WordPieceTrainer(vocab_size=8000, min_frequency=8, special_tokens=_SPECIAL, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     pieces = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
     characters = [*_SYLLABLES, *_ASCII]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -24,7 +24,7 @@ from glinerko.errors import DataError
 from glinerko.modeling import KoreanSchemaTransformer
 from glinerko.rows import as_offsets
 from glinerko.windows import Window, cut_windows
-from glinerko.words import split_batch
+from glinerko.words import load_word_splitter, split_batch
 
 
 class Outcome(str, Enum):
@@ -80,6 +80,27 @@ def classify_spans(
             ):
                 results[index] = Outcome.NESTED
     return outcomes
+
+
+def measure_reach(rows: Dataset, splitters: Iterable[str], widths: Sequence[int]) -> dict[str, dict[int, float]]:
+    """The share of the mentions present in their text that are runs of whole words, by splitter and greatest width.
+
+    Args:
+        rows: Of :func:`glinerko.data.load_rows`.
+        splitters: Names, as :func:`glinerko.words.load_word_splitter` takes them.
+    """
+    examples = [Example.from_row(row) for row in rows]
+    present = sum(bool(mention.spans) for example in examples for mention in example.mentions)
+    reach = {}
+    for name in splitters:
+        split = split_batch(load_word_splitter(name), [example.text for example in examples])
+        reached = dict.fromkeys(widths, 0)
+        for example, words in zip(examples, split, strict=True):
+            for width in widths:
+                outcomes = classify_spans(example, words, [(0, len(words))], width)
+                reached[width] += sum(Outcome.TARGET in found or Outcome.NESTED in found for found in outcomes)
+        reach[name] = {width: count / present if present else 1.0 for width, count in reached.items()}
+    return reach
 
 
 def annotate(

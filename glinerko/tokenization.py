@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -36,12 +38,58 @@ def load_encoder_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
         raise LoadError(f"{directory}: no fast tokenizer can be made from these files; add a tokenizer.json")
     if tokenizer.unk_token is None or tokenizer.pad_token is None:
         raise LoadError(f"{directory}: the tokenizer names no padding or no unknown token in tokenizer_config.json")
-    if file.is_file():
-        ours = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
-        theirs = Tokenizer.from_file(str(file)).encode(_PROBE, add_special_tokens=False).ids
-        if ours != theirs:
-            raise LoadError(f"{directory}: the loaded tokenizer cuts text differently than its tokenizer.json")
+    difference = difference_from_files(tokenizer, directory, [_PROBE])
+    if difference:
+        raise LoadError(f"{directory}: {difference}")
     return tokenizer
+
+
+def pieces_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """The pieces of a text as the encoder reads them; ``tokenizer.tokenize`` shows an unknown one as it is written."""
+    return tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def difference_from_files(
+    tokenizer: PreTrainedTokenizerBase, directory: str | Path, texts: Sequence[str]
+) -> str | None:
+    """How a loaded tokenizer differs from what its files say; ``None`` where it does not.
+
+    What the files say is ``tokenizer.json`` as the tokenizers library runs it, or else the SentencePiece model, or else
+    the vocabulary file.
+    """
+    directory = Path(directory)
+    file = directory / "tokenizer.json"
+    sentencepiece = next(directory.glob("*.model"), None)
+    if file.is_file():
+        reference = Tokenizer.from_file(str(file))
+        ours, theirs = (type(backend.model).__name__ for backend in (tokenizer.backend_tokenizer, reference))
+        if ours != theirs:
+            return f"loaded as {ours}, but tokenizer.json holds {theirs}"
+        wrong = [
+            text
+            for text in texts
+            if tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            != reference.encode(text, add_special_tokens=False).ids
+        ]
+    elif sentencepiece is not None:
+        file, reference = sentencepiece, SentencePieceProcessor(str(sentencepiece))
+        unknown = {tokenizer.unk_token, reference.id_to_piece(reference.unk_id())}
+        wrong = [
+            text
+            for text in texts
+            if [piece for piece in pieces_of(tokenizer, text) if piece not in unknown]
+            != [piece for piece in map(reference.id_to_piece, reference.encode(text)) if piece not in unknown]
+        ]
+    elif (directory / "vocab.txt").is_file():
+        file = directory / "vocab.txt"
+        vocabulary = file.read_text(encoding="utf-8").splitlines()
+        kind = type(tokenizer.backend_tokenizer.model).__name__
+        if kind != "WordPiece":
+            return f"loaded as {kind}, but vocab.txt is a WordPiece vocabulary"
+        wrong = [piece for index, piece in enumerate(vocabulary) if tokenizer.convert_tokens_to_ids(piece) != index]
+    else:
+        return "no tokenizer.json, SentencePiece model or vocab.txt to go by"
+    return f"cuts {len(wrong)} of {len(texts)} texts differently than {file.name}" if wrong else None
 
 
 def restore_tokenizer_class(directory: Path) -> None:

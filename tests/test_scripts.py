@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +13,13 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from conftest import ROOT, SAMPLE
+from layouts import build
 from test_swap import roberta
 
 from glinerko.hub import load_extractor
 
 TRAIN = "scripts/train_gliner2_korean_encoder.py"
+VERIFY = "scripts/verify_encoder_swap.py"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file"]
 
 
@@ -137,16 +138,39 @@ def test_an_unreachable_hub_is_one_line_with_what_to_do():
 
 
 @pytest.mark.slow
-def test_verify_tries_the_swap(pair, tmp_path):
-    result = run(sys.executable, "scripts/verify_encoder_swap.py", "--base_model", pair[0], "--korean_encoder", pair[1])
+def test_verify_judges_the_swap_and_writes_its_report(pair, tmp_path):
+    flags = ["--base_model", pair[0], "--report_dir", tmp_path / "report"]
+    result = run(sys.executable, VERIFY, *flags, "--korean_encoder", pair[1])
     assert result.returncode == 0, result.stderr
     assert "The swap works" in result.stdout
-    encoder = shutil.copytree(pair[1], tmp_path / "encoder")
-    (encoder / "config.json").unlink()
-    one_line_error(
-        run(sys.executable, "scripts/verify_encoder_swap.py", "--base_model", pair[0], "--korean_encoder", encoder),
-        "no config.json",
-    )
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["passed"]
+    assert len(report["checks"]) == 13
+    assert "| PASS | count gate | open for" in (tmp_path / "report" / "report.md").read_text()
+    result = run(sys.executable, VERIFY, *flags, "--korean_encoder", roberta(tmp_path / "roberta", pair, 64))
+    assert result.returncode == 1
+    assert "Fails: architecture, hidden size, forward pass" in result.stdout
+    one_line_error(run(sys.executable, VERIFY, "--base_model", tmp_path), "no config.json")
+
+
+@pytest.mark.slow
+def test_verify_lays_all_candidates_side_by_side(pair, tmp_path, sample_rows):
+    texts = sample_rows["text"][:200]
+    names = ("klue/roberta-base", "microsoft/deberta-v3-base")
+    entries = [{"id": str(build(name, tmp_path / name, texts)), "domain": "stated"} for name in names]
+    entries.append({"id": "not/reachable"})
+    (tmp_path / "candidates.yaml").write_text(yaml.safe_dump(entries))
+    flags = ["--all_candidates", "--candidates_file", tmp_path / "candidates.yaml", "--report_dir", tmp_path / "report"]
+    result = run(sys.executable, VERIFY, "--base_model", pair[0], *flags)
+    assert result.returncode == 0, result.stderr
+    candidates = json.loads((tmp_path / "report" / "report.json").read_text())["candidates"]
+    verdicts = ["swap with new heads only", "do not swap", "not reached"]
+    assert [candidate["verdict"] for candidate in candidates] == verdicts
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    assert all(verdict in markdown for verdict in verdicts)
+    assert candidates[0]["relative_time"] > 1  # twelve layers of 768 next to one of 32
+    (tmp_path / "candidates.yaml").write_text("[{id: not/reachable}]")
+    one_line_error(run(sys.executable, VERIFY, "--base_model", pair[0], *flags), "no candidate", "could be reached")
 
 
 @pytest.mark.slow

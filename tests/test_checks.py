@@ -1,0 +1,243 @@
+"""Every check passes on the tiny pair, and fails when its fault is planted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from test_swap import edit_json, roberta
+from tokenizers import Tokenizer, models
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+
+from glinerko import checks
+from glinerko.checks import Status, verify_swap
+from glinerko.data import load_rows
+from glinerko.hub import load_extractor
+from glinerko.segmentation import measure_segmentation
+from glinerko.targets import annotate, measure_reach, training_windows, window_from_row
+from glinerko.tokenization import load_encoder_tokenizer
+
+NAMES = [
+    "safe files", "architecture", "hidden size", "tokenizer fidelity", "segmentation", "word-splitter reach",
+    "forward pass", "heads kept", "loss and gradients", "parameter groups", "count gate", "extraction", "save and reload",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rows(sample_rows):
+    return sample_rows.select(range(40))
+
+
+@pytest.fixture(scope="module")
+def texts(rows):
+    return checks.trial_texts(rows)[0]
+
+
+@pytest.fixture
+def windows(model, rows, schema):
+    annotated = annotate(rows.select(range(8)), model.processor, schema, max_width=12)
+    return [window_from_row(row) for row in training_windows(annotated, schema)]
+
+
+@pytest.fixture
+def encoder(pair, tmp_path):
+    """A copy of the encoder's directory, to plant faults in."""
+    return shutil.copytree(pair[1], tmp_path / "encoder")
+
+
+def verify(base, encoder, rows, **options) -> dict[str, checks.Check]:
+    found = list(verify_swap(base, encoder, rows, **options))
+    assert [check.name for check in found] == NAMES  # every check says something, whatever fails
+    return {check.name: check for check in found}
+
+
+def failed(found: dict[str, checks.Check]) -> set[str]:
+    return {name for name, check in found.items() if check.status is Status.FAIL}
+
+
+def test_the_tiny_pair_passes(pair, rows):
+    found = verify(*pair, rows)
+    assert not failed(found)
+    assert found["tokenizer fidelity"].status is Status.WARN  # the wrong class in its tokenizer_config.json
+    assert "AutoTokenizer alone gets it wrong (TypeError" in found["tokenizer fidelity"].evidence
+    assert found["extraction"].evidence.endswith("reach the full stop it adds")
+    assert {name for name, check in found.items() if check.status is not Status.PASS} == {"tokenizer fidelity"}
+
+
+def test_another_architecture_fails_or_warns_where_new_heads_are_asked_for(pair, rows, tmp_path):
+    encoder = roberta(tmp_path / "roberta", pair, hidden_size=64)
+    kept = verify(pair[0], encoder, rows)
+    assert failed(kept) == {"architecture", "hidden size", "forward pass"}
+    assert "--head_init reinit" in kept["architecture"].advice
+    assert kept["count gate"].status is Status.SKIP
+    new = verify(pair[0], encoder, rows, head_init="reinit")
+    assert not failed(new)
+    assert new["architecture"].status is new["hidden size"].status is Status.WARN
+    assert new["heads kept"].status is Status.SKIP
+
+
+def test_remote_code_is_refused(pair, encoder, rows):
+    edit_json(encoder / "config.json", auto_map={"AutoModel": "modeling.Model"})
+    found = verify(pair[0], encoder, rows)
+    assert {"safe files", "architecture", "forward pass"} <= failed(found)
+    assert "code of its own" in found["safe files"].evidence
+
+
+def test_truncated_weights_are_named(pair, encoder, rows):
+    weights = encoder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    found = verify(pair[0], encoder, rows)
+    assert failed(found) == {"safe files", "forward pass"}
+    assert "model.safetensors is damaged" in found["safe files"].evidence
+
+
+def test_missing_weights_are_named(encoder):
+    (encoder / "model.safetensors").unlink()
+    assert checks.check_files(encoder).status is Status.FAIL
+
+
+def test_a_pickle_is_read_but_warned_of(pair, encoder, rows):
+    module = AutoModel.from_pretrained(encoder)
+    (encoder / "model.safetensors").unlink()
+    torch.save(module.state_dict(), encoder / "pytorch_model.bin")
+    found = verify(pair[0], encoder, rows)
+    assert not failed(found)
+    assert found["safe files"].status is Status.WARN
+
+
+def test_weights_that_are_not_finite_fail_the_forward_pass(pair, encoder, rows, model, texts):
+    module = AutoModel.from_pretrained(encoder)
+    module.encoder.layer[0].output.dense.bias.data.fill_(float("nan"))
+    module.save_pretrained(encoder)
+    assert failed(verify(pair[0], encoder, rows)) == {"forward pass"}
+    model.encoder = module
+    assert checks.check_forward(model, load_extractor(pair[0]), texts).status is Status.FAIL
+
+
+def test_states_of_another_scale_are_warned_of(pair, model, texts):
+    base = load_extractor(pair[0])
+    base.encoder.encoder.layer[-1].output.LayerNorm.weight.data.mul_(100)
+    assert checks.check_forward(model, base, texts).status is Status.WARN
+
+
+def test_a_tokenizer_of_the_wrong_model_fails(pair, texts):
+    kind = load_encoder_tokenizer(pair[1])
+    vocabulary = [(piece, -1.0) for piece, _ in sorted(kind.get_vocab().items(), key=lambda item: item[1])]
+    rebuilt = Tokenizer(models.Unigram(vocabulary, unk_id=3))  # what a later transformers may do without a word
+    rebuilt.pre_tokenizer = kind.backend_tokenizer.pre_tokenizer
+    wrong = PreTrainedTokenizerFast(tokenizer_object=rebuilt, unk_token="[UNK]", pad_token="[PAD]")
+    found = checks.check_tokenizer(pair[1], wrong, 10_000, texts)
+    assert found.status is Status.FAIL
+    assert "loaded as Unigram, but tokenizer.json holds WordPiece" in found.evidence
+
+
+def test_a_tokenizer_that_cuts_otherwise_fails(pair, encoder, texts):
+    edit_json(encoder / "tokenizer.json", normalizer={"type": "Lowercase"})
+    found = checks.check_tokenizer(pair[1], load_encoder_tokenizer(encoder), 10_000, texts)
+    assert found.status is Status.FAIL
+    assert "differently than tokenizer.json" in found.evidence
+
+
+def test_ids_without_a_row_fail(pair, texts):
+    found = checks.check_tokenizer(pair[1], load_encoder_tokenizer(pair[1]), 100, texts)
+    assert found.status is Status.FAIL
+    assert "has no row among 100" in found.evidence
+
+
+def test_a_tokenizer_without_its_special_tokens_fails(pair, texts):
+    tokenizer = load_encoder_tokenizer(pair[1])
+    tokenizer.cls_token = None
+    assert "no cls_token" in checks.check_tokenizer(pair[1], tokenizer, 10_000, texts).evidence
+
+
+def test_syllables_fail_the_segmentation(pair, rows):
+    base = AutoTokenizer.from_pretrained(pair[0])
+    found = checks.check_segmentation(measure_segmentation(base, *checks.trial_texts(rows)))
+    assert found.status is Status.FAIL
+    assert "single syllables 100%" in found.evidence
+
+
+def test_white_space_fails_the_reach(rows):
+    reach = measure_reach(rows, ["whitespace"], [8, 12])
+    assert checks.check_reach(reach, "whitespace", 12).status is Status.FAIL
+
+
+def test_changed_heads_are_found(pair, model):
+    base = load_extractor(pair[0])
+    next(model.span_rep.parameters()).data.flatten()[0].add_(1e-3)
+    found = checks.check_heads_kept(model, base, "keep")
+    assert found.status is Status.FAIL
+    assert "span_rep" in found.evidence
+
+
+def test_a_frozen_encoder_fails(model, windows, schema):
+    batch = model.processor.collate(windows[:2], schema)
+    assert checks.check_backward(model, batch).status is Status.PASS
+    model.encoder.requires_grad_(False)
+    found = checks.check_backward(model, batch)
+    assert found.status is Status.FAIL
+    assert "encoder." in found.evidence
+
+
+def test_a_detached_encoder_fails(model, windows, schema):
+    model.encoder.register_forward_hook(
+        lambda module, inputs, output: type(output)(last_hidden_state=output.last_hidden_state.detach())
+    )
+    assert checks.check_backward(model, model.processor.collate(windows[:2], schema)).status is Status.FAIL
+
+
+def test_a_parameter_in_no_group_is_named(model, monkeypatch):
+    real = checks.parameter_groups
+    monkeypatch.setattr(checks, "parameter_groups", lambda *args, **kwargs: real(*args, **kwargs)[1:])
+    assert checks.check_parameter_groups(model).status is Status.FAIL
+
+
+def test_a_shut_gate_fails(model, windows, schema):
+    last = model.count_pred[-1]
+    last.bias.data[0] = 1e4
+    found = checks.check_count_gate(model, windows, schema)
+    assert found.status is Status.FAIL
+    assert found.evidence.startswith("open for 0% of the documents before training, 0% after")
+
+
+def test_spans_outside_their_text_fail(model, rows, schema, monkeypatch):
+    annotated = annotate(rows.select(range(2)), model.processor, schema, max_width=12)
+    assert checks.check_extraction(model, annotated, schema).status is Status.PASS
+    real = checks.predict_spans
+
+    def shifted(*args, **kwargs):
+        found = real(*args, **kwargs)
+        found.spans[0][-1] = found.spans[0][-1].__class__(0, 10_000, "Drug", 0.5)
+        return found
+
+    monkeypatch.setattr(checks, "predict_spans", shifted)
+    assert checks.check_extraction(model, annotated, schema).status is Status.FAIL
+
+
+def test_a_model_that_reloads_otherwise_fails(model, windows, schema, monkeypatch):
+    real = checks.load_extractor
+
+    def damaged(directory):
+        again = real(directory)
+        again.count_pred[-1].bias.data[0] = 1e4
+        return again
+
+    monkeypatch.setattr(checks, "load_extractor", damaged)
+    assert checks.check_reload(model, windows, schema).status is Status.FAIL
+
+
+def test_what_is_no_encoder_fails_and_the_rest_is_skipped(pair, rows, tmp_path):
+    (tmp_path / "gliner_config.json").write_text(json.dumps({"model_name": "x"}))
+    found = verify(pair[0], tmp_path, rows)
+    assert "a complete GLiNER v1 model" in found["architecture"].evidence
+    assert found["save and reload"].status is Status.SKIP
+
+
+def test_reach_on_the_real_corpus(real_corpus):
+    reach = measure_reach(load_rows(real_corpus)[0], ["whitespace", "korean"], [8, 12])
+    assert reach["whitespace"][8] == pytest.approx(0.776, abs=0.005)
+    assert reach["whitespace"][12] == pytest.approx(0.781, abs=0.005)
+    assert reach["korean"][8] >= 0.964
+    assert reach["korean"][12] >= 0.990

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from glinerko.analysis import ErrorClass
 from glinerko.checks import Check, Status
 from glinerko.encoders import Inspection, Verdict
 from glinerko.metrics import Score, Scores
@@ -159,13 +160,42 @@ def piece_table(reports: Mapping[str, PieceReport], in_use: str) -> Table:
     return table
 
 
-def sweep_table(title: str, curve: Mapping[float, Scores]) -> Table:
-    """Overall precision, recall and F1 at every threshold."""
-    table = _table(title, "threshold", "precision", "recall", "F1")
-    for threshold, scores in curve.items():
-        score = scores.overall
-        table.add_row(f"{threshold:.2f}", f"{score.precision:.3f}", f"{score.recall:.3f}", f"{score.f1:.3f}")
+def target_table(targets: Mapping[str, Mapping], metric: str) -> Table:
+    """Each F1 with its interval next to the target it should reach."""
+    table = _table(f"Targets ({metric})", "", "F1", "95 % interval", "target", "verdict")
+    for name, score in targets.items():
+        colour = {"PASS": "green", "MISS": "red"}.get(score["verdict"], "default")
+        target = "–" if score["target"] is None else f"{score['target']:.2f}"
+        verdict = f"[{colour}]{score['verdict'] or '–'}[/]"
+        table.add_row(name, f"{score['f1']:.3f}", _interval(score["f1_interval"]), target, verdict)
     return table
+
+
+def comparison_table(compared: Sequence[Mapping], metric: str) -> Table:
+    """Models on the same documents, and how far the first one is ahead."""
+    table = _table(f"Models ({metric})", "", "threshold", "F1", "95 % interval", "first is ahead by", "p")
+    for model in compared:
+        ahead = model["difference"]
+        difference = f"{ahead['f1']:+.3f} ({_interval((ahead['low'], ahead['high']))})" if ahead else "–"
+        p_value = f"{ahead['p_value']:.3f}" if ahead else "–"
+        figures = f"{model['threshold']:.2f}", f"{model['f1']:.3f}", _interval(model["f1_interval"])
+        table.add_row(model["model"], *figures, difference, p_value)
+    return table
+
+
+def error_table(errors: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
+    """How many gold and predicted spans fall in each class."""
+    table = _table("Spans by class", "", *errors)
+    everything = [groups.get("all", {}) for groups in errors.values()]
+    for error in ErrorClass:
+        counts = [found.get(error.value, 0) for found in everything]
+        if any(counts):
+            table.add_row(error.value, *(f"{count:,}" if count else "" for count in counts))
+    return table
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return f"{bounds[0]:.3f} – {bounds[1]:.3f}"
 
 
 def score_table(title: str, scores: Mapping[str, Scores | Score], labels: Sequence[str] = ()) -> Table:

@@ -163,12 +163,7 @@ def row_windows(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[tuple
     """The windows of an annotated row with the targets that each holds whole, and where in the text each begins."""
     text = KoreanSchemaTransformer.normalize_text(row["text"])
     words = [(word["start"], word["end"]) for word in row["words"]]
-    targets = {
-        (start, end, mention.label)
-        for mention, outcomes in zip(Example.from_row(row).mentions, row["outcomes"], strict=True)
-        for (start, end), outcome in zip(mention.spans, outcomes, strict=True)
-        if outcome == Outcome.TARGET.value
-    }
+    targets = {key for key, outcome in span_outcomes(row).items() if outcome == Outcome.TARGET.value}
     for window in row["windows"]:
         first, last = window["start"], window["end"]
         begin = 0 if first == 0 else words[first][0]
@@ -176,6 +171,15 @@ def row_windows(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[tuple
         inside = sorted(Span(s - begin, e - begin, label) for s, e, label in targets if begin <= s and e <= stop)
         shifted = [(start - begin, end - begin) for start, end in words[first:last]]
         yield begin, Window(text[begin:stop], shifted, tuple(labels), inside)
+
+
+def span_outcomes(row: Mapping[str, Any]) -> dict[tuple[int, int, str], str]:
+    """What became of each gold span ``(start, end, label)`` of an annotated row."""
+    return {
+        (start, end, mention.label): outcome
+        for mention, outcomes in zip(Example.from_row(row).mentions, row["outcomes"], strict=True)
+        for (start, end), outcome in zip(mention.spans, outcomes, strict=True)
+    }
 
 
 def training_windows(annotated: Dataset, schema: LabelSchema) -> Dataset:

@@ -1,18 +1,20 @@
-"""Score a model on labelled documents, from one inference pass.
+"""Score a model on labelled documents: is it good enough, how sure is that, against what, and why does it fail?
 
     python scripts/eval.py                                            # the latest model under outputs/, on the sample
     python scripts/eval.py --model outputs/medical/best --test_file test.jsonl --train_file train.jsonl
+    python scripts/eval.py --model user/model --test_file test.jsonl --compare fastino/gliner2-base-v1 outputs/b/best
     accelerate launch scripts/eval.py --model user/model --test_file test.jsonl --min_f1 0.5
 
-The threshold is the one chosen on validation documents and saved with the model; it is never chosen on the documents
-being scored, unless --sweep asks for the F1 of every threshold, which flatters. With --train_file, unseen mentions
-are scored apart, and a plain dictionary of the training mentions is scored beside the model.
+One inference pass serves every threshold. The threshold in use is the one chosen on validation documents and saved
+with the model; it is never chosen on the documents being scored, unless --tune_threshold asks for it, which flatters.
+Intervals are 95 % bootstrap intervals over documents. With --train_file, unseen mentions are scored apart, and a plain
+dictionary of the training mentions is scored beside the model. The report holds the texts; it is for their owner.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,17 +22,32 @@ from accelerate import Accelerator
 from datasets import Dataset
 from rich.console import Console
 
+from glinerko.analysis import count_errors, judge_spans
 from glinerko.cli import make_console, parse_arguments, quieten, run
-from glinerko.data import Example, LabelSchema, label_schema, load_rows, require_labels, shared_texts
-from glinerko.errors import GlinerkoError, LoadError
+from glinerko.data import Example, LabelSchema, Span, label_schema, load_rows, require_labels, shared_texts
+from glinerko.errors import DataError, GlinerkoError, LoadError
 from glinerko.files import write_json
 from glinerko.hub import load_extractor
-from glinerko.metrics import METRICS, at_threshold, match_dictionary, score_spans, score_strings, sweep
-from glinerko.prediction import predict_on_all_processes
-from glinerko.reports import data_table, score_table, sweep_table
-from glinerko.targets import annotate, report_data
+from glinerko.metrics import (
+    METRICS,
+    Scores,
+    at_threshold,
+    best_threshold,
+    match_dictionary,
+    precision_recall,
+    score_modes,
+    score_strings,
+    sweep,
+)
+from glinerko.page import render_page
+from glinerko.plots import error_plot, label_plot, precision_recall_plot, save_plots, threshold_plot
+from glinerko.prediction import Predictions, predict_on_all_processes
+from glinerko.reports import as_markdown, comparison_table, data_table, error_table, score_table, target_table
+from glinerko.significance import compare_f1
+from glinerko.targets import Outcome, annotate, report_data, span_outcomes
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
+STRINGS, SPANS = "(mention, label) sets", "strict spans"
 
 
 @dataclass
@@ -42,107 +59,233 @@ class Arguments:
     train_file: str | None = field(
         default=None, metadata={"help": "the training documents: scores unseen mentions apart, and a dictionary"}
     )
+    compare: list[str] | None = field(
+        default=None, metadata={"help": "other models to score on the same documents, with a paired test of each"}
+    )
     labels: list[str] | None = field(default=None, metadata={"help": "labels to ask for; the model's own by default"})
     threshold: float | None = field(
         default=None, metadata={"help": "score that a span must reach; the one saved with the model by default"}
     )
-    sweep: bool = field(default=False, metadata={"help": "also show the F1 of every threshold on these documents"})
+    tune_threshold: bool = field(
+        default=False, metadata={"help": "choose the threshold on the documents being scored, which flatters"}
+    )
     metric: str = field(
-        default="string_f1", metadata={"help": "what --sweep shows and --min_f1 looks at", "choices": list(METRICS)}
+        default="string_f1",
+        metadata={"help": "what targets, comparisons and --min_f1 look at", "choices": list(METRICS)},
+    )
+    targets: list[str] = field(
+        default_factory=lambda: ["overall=0.50", "Disease=0.55", "Drug=0.45", "Procedure=0.40", "Biomarker=0.35"],
+        metadata={"help": "the F1 to reach, overall and by label: overall=0.50 Disease=0.55 ..."},
     )
     min_f1: float | None = field(default=None, metadata={"help": "exit status 1 if the overall F1 is lower"})
     on_bad_row: str = field(
         default="raise", metadata={"help": "stop at a malformed row or skip and count it", "choices": ["raise", "skip"]}
     )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "windows a process takes at a time"})
-    output_dir: str | None = field(
-        default=None, metadata={"help": "where eval.json goes; beside the model, or outputs/ for one of the Hub"}
+    report_dir: str | None = field(
+        default=None, metadata={"help": "where the report goes; report/ beside the model, or outputs/report"}
     )
+
+
+@dataclass
+class Evaluation:
+    """A model's predictions on the documents, and what they score."""
+
+    name: str
+    schema: LabelSchema
+    annotated: Dataset
+    examples: list[Example]
+    predictions: Predictions
+    threshold: float
+    threshold_source: str
+    found: list[list[Span]]
+    scores: dict[str, Scores]
+
+    def counts(self, metric: str):
+        """``[documents, 3]``: true positives, predicted, gold."""
+        return self.scores[metric].counts.sum(axis=1)
 
 
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
+    targets = parse_targets(args.targets)
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     quieten(accelerator.is_main_process)
     console = make_console(accelerator.is_main_process)
 
     name = args.model or str(latest_model(Path("outputs")))
-    model = load_extractor(name, map_location=accelerator.device)
     with accelerator.main_process_first():
         rows, skipped = load_rows(args.test_file, labels=args.labels, on_bad_row=args.on_bad_row)
-        schema = choose_schema(model.label_schema, args.labels, label_schema(rows))
-        require_labels(rows, schema, args.test_file)
-        annotated = annotate(rows, model.processor, schema, max_width=model.max_width, **model.window_limits)
-    threshold = args.threshold if args.threshold is not None else model.threshold
-    if threshold is None:
-        threshold = 0.5
-        console.print("[yellow]The model names no threshold: 0.5, gliner2's default, is used.")
-
-    predictions = predict_on_all_processes(accelerator, model, annotated, schema, args.per_device_eval_batch_size)
+    evaluations = [evaluate(accelerator, each, rows, args, console) for each in (name, *(args.compare or ()))]
     if not accelerator.is_main_process:
         return
-    examples = [Example.from_row(row) for row in annotated]
-    found = at_threshold(predictions.spans, threshold)
-    scores = {
-        "(mention, label) sets": score_strings(examples, found, schema.labels),
-        "strict spans": score_spans(examples, found, schema.labels),
-    }
-    report = report_data(annotated, schema, args.test_file)
+    ours = evaluations[0]
+    directory = Path(args.report_dir or (Path(name).parent if Path(name).is_dir() else Path("outputs")) / "report")
+    directory.mkdir(parents=True, exist_ok=True)
+
+    # 1. Is it good enough, and how sure is that?
+    report = report_data(ours.annotated, ours.schema, args.test_file)
     report.bad_rows_skipped = skipped
+    data = data_table({Path(args.test_file).stem: report})
+    ceiling = score_ceiling(ours)
     result = {
         "model": name,
         "test_file": args.test_file,
-        "documents": len(examples),
-        "threshold": threshold,
-        "string_f1": scores["(mention, label) sets"].to_dict(),
-        "span_f1": scores["strict spans"].to_dict(),
+        "documents": len(ours.examples),
+        "threshold": ours.threshold,
+        "threshold_source": ours.threshold_source,
+        **{metric: scores.to_dict() for metric, scores in ours.scores.items()},
+        "modes": score_modes(ours.examples, ours.found, ours.schema.labels),
+        "ceiling": {metric: scores.to_dict() for metric, scores in ceiling.items()},
+        "closed_gates": ours.predictions.closed_gates,
         "data": report.to_dict(),
-        "closed_gates": predictions.closed_gates,
+    }
+    result["targets"] = judge_targets(result[args.metric], targets)
+    title = f"{name} at threshold {ours.threshold:.2f} ({ours.threshold_source})"
+    scores = {STRINGS: ours.scores["string_f1"], SPANS: ours.scores["span_f1"]}
+    tables = [data, score_table(title, scores, ours.schema.labels), target_table(result["targets"], args.metric)]
+    others = {
+        f"ceiling of splitter and width, {STRINGS}": ceiling["string_f1"].overall,
+        f"ceiling of splitter and width, {SPANS}": ceiling["span_f1"].overall,
     }
 
-    console.print(data_table({Path(args.test_file).stem: report}))
-    console.print(score_table(f"{name} at threshold {threshold:.2f}", scores, schema.labels))
-    if predictions.closed_gates:
-        console.print(f"[yellow]The count gate is shut on {predictions.closed_gates} of {predictions.windows} windows.")
+    # 2. Against what?
+    seen: set[tuple[str, str]] = set()
     if args.train_file:
-        result |= compare_with_training(args, annotated, found, schema, console)
-    if args.sweep:
-        curve = sweep(args.metric, examples, predictions.spans, schema.labels)
-        result["sweep"] = {str(value): scores.overall.to_dict() for value, scores in curve.items()}
-        console.print(sweep_table(f"{args.metric} by threshold, on the documents scored: flatters", curve))
+        seen, more, beside = compare_with_training(args, ours, console)
+        result |= more
+        others |= beside
+    tables.append(score_table("Beside it", others))
+    if args.compare:
+        result["comparisons"] = compare_models(evaluations, args.metric)
+        tables.append(comparison_table(result["comparisons"], args.metric))
 
-    directory = Path(args.output_dir or (Path(name).parent if Path(name).is_dir() else "outputs"))
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"eval_{Path(args.test_file).stem}.json"
-    write_json(path, result)
-    console.print(f"Scores {path}", highlight=False)
+    # 3. Why does it fail?
+    outcomes = [span_outcomes(row) for row in ours.annotated]
+    judged = judge_spans(ours.examples, outcomes, ours.found, ours.schema.labels, seen)
+    result["errors"] = count_errors(judged)
+    tables.append(error_table(result["errors"]))
+    curve, average = precision_recall(ours.examples, ours.predictions.spans, ours.schema.labels)
+    by_threshold = sweep(args.metric, ours.examples, ours.predictions.spans, ours.schema.labels)
+    result["average_precision"] = average
+    result["sweep"] = {str(value): scores.overall.to_dict() for value, scores in by_threshold.items()}
+
+    for table in tables:
+        console.print(table)
+    if ours.predictions.closed_gates:
+        console.print(
+            f"[yellow]The count gate is shut on {ours.predictions.closed_gates} of {ours.predictions.windows} windows."
+        )
+    figures = {
+        "precision_recall": precision_recall_plot(curve, average),
+        "threshold": threshold_plot({float(value): score for value, score in result["sweep"].items()}, ours.threshold),
+        "labels": label_plot(result["targets"]),
+        "errors": error_plot({side: groups.get("all", {}) for side, groups in result["errors"].items()}),
+    }
+    plots = save_plots(figures, directory)
+    lines = {STRINGS: result["string_f1"]["overall"], SPANS: result["span_f1"]["overall"]}
+    lines |= {f"SemEval {mode}": score for mode, score in result["modes"].items()}
+    lines |= {name: score.to_dict() for name, score in others.items()}
+    page = render_page(result, lines, plots, ours.examples, judged)
+    (directory / "index.html").write_text(page, encoding="utf-8")
+    markdown = "\n".join(f"## {table.title}\n\n{as_markdown(table)}" for table in tables)
+    (directory / "report.md").write_text(f"# {name}\n\n{markdown}", encoding="utf-8")
+    write_json(directory / "report.json", result)
+    console.print(f"Report {directory / 'index.html'}, report.md, report.json and plots beside it", highlight=False)
+
     f1 = result[args.metric]["overall"]["f1"]
     if args.min_f1 is not None and f1 < args.min_f1:
         console.print(f"[red]{args.metric} {f1:.4f} is below {args.min_f1}")
         sys.exit(1)
 
 
-def compare_with_training(
-    args: Arguments, annotated: Dataset, found: list, schema: LabelSchema, console: Console
-) -> dict:
+def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments, console: Console) -> Evaluation:
+    """Load a model and predict every document once, with the words, width, labels and threshold of its own."""
+    model = load_extractor(name, map_location=accelerator.device)
+    schema = choose_schema(model.label_schema, args.labels, label_schema(rows))
+    require_labels(rows, schema, args.test_file)
+    with accelerator.main_process_first():
+        annotated = annotate(rows, model.processor, schema, max_width=model.max_width, **model.window_limits)
+    predictions = predict_on_all_processes(accelerator, model, annotated, schema, args.per_device_eval_batch_size)
+    examples = [Example.from_row(row) for row in annotated]
+    if args.tune_threshold:
+        curve = sweep(args.metric, examples, predictions.spans, schema.labels)
+        threshold, source = best_threshold(curve), "chosen on these very documents: optimistic"
+    elif args.threshold is not None:
+        threshold, source = args.threshold, "as asked"
+    elif model.threshold is not None:
+        threshold, source = model.threshold, "chosen on validation documents"
+    else:
+        threshold, source = 0.5, "gliner2's default, since the model names none"
+    if args.tune_threshold or model.threshold is None:
+        console.print(f"[yellow]{name}: threshold {threshold:.2f}, {source}.")
+    found = at_threshold(predictions.spans, threshold)
+    scores = {metric: function(examples, found, schema.labels) for metric, function in METRICS.items()}
+    return Evaluation(name, schema, annotated, examples, predictions, threshold, source, found, scores)
+
+
+def score_ceiling(ours: Evaluation) -> dict[str, Scores]:
+    """What a perfect model would score with this splitter, width and window."""
+    perfect = [
+        [Span(*key, score=1.0) for key, outcome in span_outcomes(row).items() if outcome == Outcome.TARGET.value]
+        for row in ours.annotated
+    ]
+    return {metric: function(ours.examples, perfect, ours.schema.labels) for metric, function in METRICS.items()}
+
+
+def parse_targets(targets: list[str]) -> dict[str, float]:
+    """``{"overall": 0.5, label: ...}``.
+
+    Raises:
+        DataError: an entry that is no ``name=F1``.
+    """
+    try:
+        return {name: float(value) for name, value in (entry.split("=") for entry in targets)}
+    except ValueError as error:
+        raise DataError(f"--targets takes entries like overall=0.50, got {' '.join(targets)!r}") from error
+
+
+def judge_targets(scores: dict, targets: dict[str, float]) -> dict[str, dict]:
+    """Each F1 with its interval next to its target: PASS, MISS, or nothing where there is no target."""
+    judged = {}
+    for name, score in {"overall": scores["overall"], **scores["labels"]}.items():
+        target = targets.get(name)
+        verdict = "" if target is None else "PASS" if score["f1"] >= target else "MISS"
+        judged[name] = {"f1": score["f1"], "f1_interval": score["f1_interval"], "target": target, "verdict": verdict}
+    return judged
+
+
+def compare_models(evaluations: list[Evaluation], metric: str) -> list[dict]:
+    """Each model's F1, and how far the first one is ahead of it on the same documents."""
+    ours = evaluations[0]
+    compared = []
+    for other in evaluations:
+        difference = compare_f1(ours.counts(metric), other.counts(metric)) if other is not ours else None
+        compared.append(
+            {
+                "model": other.name,
+                "threshold": other.threshold,
+                **other.scores[metric].to_dict()["overall"],
+                "difference": asdict(difference) if difference else None,
+            }
+        )
+    return compared
+
+
+def compare_with_training(args: Arguments, ours: Evaluation, console: Console) -> tuple[set, dict, dict]:
     """Score unseen mentions apart, and a dictionary of the training mentions; say which texts are in both files."""
     rows, _ = load_rows(args.train_file, labels=args.labels, on_bad_row=args.on_bad_row)
-    training, examples = ([Example.from_row(row) for row in part] for part in (rows, annotated))
+    training = [Example.from_row(row) for row in rows]
     seen = {pair for example in training for pair in example.gold_strings}
-    texts = [example.text for example in examples]
-    dictionary = match_dictionary(training, texts, schema.labels)
-    unseen = score_strings(examples, found, schema.labels, leave_out=seen)
-    matched = score_strings(examples, dictionary, schema.labels)
-    console.print(
-        score_table(
-            "(mention, label) sets, against the training documents",
-            {"model, unseen mentions": unseen.overall, "dictionary of training mentions": matched.overall},
-        )
-    )
-    shared = shared_texts(rows, annotated)
+    labels = ours.schema.labels
+    dictionary = match_dictionary(training, [example.text for example in ours.examples], labels)
+    unseen = score_strings(ours.examples, ours.found, labels, leave_out=seen)
+    matched = score_strings(ours.examples, dictionary, labels)
+    shared = shared_texts(rows, ours.annotated)
     if shared:
         console.print(f"[yellow]{len(shared)} of these texts also stand in {args.train_file}: their F1 flatters.")
-    return {"unseen": unseen.to_dict(), "dictionary": matched.to_dict(), "texts_shared_with_training": shared}
+    result = {"unseen": unseen.to_dict(), "dictionary": matched.to_dict(), "texts_shared_with_training": shared}
+    return seen, result, {"unseen mentions": unseen.overall, "dictionary of training mentions": matched.overall}
 
 
 def choose_schema(trained: LabelSchema | None, labels: list[str] | None, described: LabelSchema) -> LabelSchema:

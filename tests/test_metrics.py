@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,10 +11,13 @@ from glinerko.metrics import (
     at_threshold,
     best_threshold,
     match_dictionary,
+    precision_recall,
+    score_modes,
     score_spans,
     score_strings,
     sweep,
 )
+from glinerko.significance import compare_f1, f1_interval, micro_f1
 
 LABELS = ("Disease", "Drug")
 #       0123456789012345
@@ -87,3 +91,53 @@ def test_dictionary_takes_the_longest_match_and_the_usual_label():
     ]
     (found,) = match_dictionary(training, [TEXT], LABELS)
     assert [(TEXT[s.start : s.end], s.label) for s in found] == [("암", "Disease"), ("암", "Disease"), ("암약", "Drug")]
+
+
+def test_semeval_modes_by_hand():
+    gold = example(Mention("Disease", "위암", ((3, 5),)), Mention("Drug", "암약", ((7, 9),)))
+    boundary = [[Span(3, 4, "Disease", 1.0)]]  # half of the boundary, the right label
+    modes = {mode: score["f1"] for mode, score in score_modes([gold], boundary, LABELS).items()}
+    assert modes == pytest.approx({"strict": 0, "exact": 0, "partial": 1 / 3, "ent_type": 2 / 3})
+    label = [[Span(3, 5, "Drug", 1.0), Span(9, 11, "Drug", 1.0)]]  # a wrong label; next to a gold span is no overlap
+    modes = {mode: score["f1"] for mode, score in score_modes([gold], label, LABELS).items()}
+    assert modes == pytest.approx({"strict": 0, "exact": 0.5, "partial": 0.5, "ent_type": 0})
+
+
+def test_precision_recall_curve_and_average_precision_by_hand():
+    gold = example(Mention("Disease", "위암", ((3, 5),)), Mention("Drug", "암약", ((7, 9),)))
+    found = [[Span(3, 5, "Disease", 0.9), Span(0, 1, "Disease", 0.8), Span(7, 9, "Drug", 0.7), Span(0, 1, "Drug", 0.7)]]
+    curve, average = precision_recall([gold], found, LABELS)
+    assert curve == [(0.9, 1.0, 0.5), (0.8, 0.5, 0.5), (0.7, 0.5, 1.0)]
+    assert average == 0.5 * 1.0 + 0.5 * 0.5
+
+
+def test_macro_f1_leaves_out_labels_that_do_not_occur():
+    gold = example(Mention("Disease", "위암", ((3, 5),)))
+    scores = score_spans([gold], [[Span(3, 5, "Disease", 1.0)]], (*LABELS, "Procedure"))
+    assert scores.macro_f1 == 1.0
+    assert score_spans([gold], [[Span(3, 5, "Drug", 1.0)]], LABELS).macro_f1 == 0.0
+
+
+def test_interval_holds_the_f1_and_narrows_with_more_documents():
+    document = np.array([[1, 2, 2], [2, 2, 3], [0, 1, 1], [3, 3, 4]])
+    low, high = f1_interval(document)
+    assert low < micro_f1(document) == 12 / 18 < high
+    many_low, many_high = f1_interval(np.tile(document, (50, 1)))
+    assert many_high - many_low < (high - low) / 3
+    assert f1_interval(document[:1]) == (0.5, 0.5)
+
+
+def test_paired_test_sees_a_steady_lead_that_the_intervals_hide():
+    rng = np.random.default_rng(0)
+    gold = rng.integers(8, 30, 60)
+    hits = (gold * rng.random(60)).astype(int)
+    worse, better = (np.stack([np.minimum(hits + lead, gold), gold, gold], axis=1) for lead in (0, 1))
+    assert f1_interval(worse)[1] > f1_interval(better)[0]
+    lead = compare_f1(better, worse)
+    assert lead.low > 0
+    assert lead.p_value <= 0.001
+    assert lead.f1 == pytest.approx(float(micro_f1(better) - micro_f1(worse)))
+    none = compare_f1(worse, worse)
+    assert (none.f1, none.p_value) == (0, 1.0)
+    with pytest.raises(ValueError, match="60 and of 2 documents"):
+        compare_f1(better, worse[:2])

@@ -55,7 +55,7 @@ def flags(pair, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["cpu", "cpu_multi"])
-def test_train_then_eval(flags, tmp_path, config):
+def test_train_then_eval(flags, pair, tmp_path, config):
     result = run(*LAUNCH, f"accelerate_configs/{config}.yaml", TRAIN, *flags)
     assert result.returncode == 0, result.stderr
     directory = tmp_path / "run"
@@ -81,14 +81,24 @@ def test_train_then_eval(flags, tmp_path, config):
         directory / "best",
         "--train_file",
         SAMPLE / "train.jsonl",
-        "--sweep",
+        "--compare",
+        pair[0],
     )
     assert scored.returncode == 0, scored.stderr
     assert "dictionary of training mentions" in scored.stdout
-    result = json.loads((directory / "eval_test.json").read_text())
+    result = json.loads((directory / "report" / "report.json").read_text())
     assert result["threshold"] == model.threshold
     assert result["dictionary"]["overall"]["gold"] == result["string_f1"]["overall"]["gold"]
     assert len(result["sweep"]) == 19
+    assert result["targets"]["overall"]["target"] == 0.5
+    assert result["targets"]["overall"]["f1_interval"][0] <= result["string_f1"]["overall"]["f1"]
+    assert result["ceiling"]["string_f1"]["overall"]["f1"] > 0.9
+    assert [model["model"] for model in result["comparisons"]] == [str(directory / "best"), str(pair[0])]
+    gold = sum(result["errors"]["gold"]["all"].values())
+    assert gold == result["span_f1"]["overall"]["gold"]
+    assert "환자" not in (directory / "report" / "report.json").read_text()  # figures alone; texts are in the page
+    assert "환자" in (directory / "report" / "index.html").read_text()
+    assert (directory / "report" / "labels.png").stat().st_size > 0
     too_low = run(sys.executable, "scripts/eval.py", "--model", directory / "best", "--min_f1", "1.1")
     assert too_low.returncode == 1
 

@@ -184,6 +184,12 @@ def load_rows(
     return rows, len(bad)
 
 
+def rows_from_texts(texts: Sequence[str], ids: Sequence[str]) -> Dataset:
+    """Rows of texts without gold, to be predicted."""
+    rows = [{**_bad_row("", ""), "id": identifier, "text": text} for identifier, text in zip(ids, texts, strict=True)]
+    return Dataset.from_list(rows, features=_FEATURES)
+
+
 def _read_file(file: str) -> Dataset:
     path = Path(file)
     if not path.is_file():

@@ -104,6 +104,28 @@ def test_train_then_eval(flags, pair, tmp_path, config):
 
 
 @pytest.mark.slow
+def test_predict_reads_text_files_and_standard_input(model, schema, tmp_path):
+    model.configure(threshold=0.0, window={"max_length": 128, "window_overlap": 16})
+    model.save_pretrained(tmp_path / "model")
+    command = [sys.executable, "scripts/predict.py", "--model", tmp_path / "model"]
+    text = "당뇨병으로 인슐린을 투여함"
+    (tmp_path / "in.jsonl").write_text(json.dumps({"id": "a", "text": text}) + "\n")
+    (tmp_path / "in.txt").write_text(f"{text}\n\n고혈압\n")
+    assert run(*command, "--input_file", tmp_path / "in.jsonl", "--output_file", tmp_path / "out.jsonl").returncode == 0
+    (document,) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert (document["id"], document["text"]) == ("a", text)
+    assert all(found["text"] == text[found["start"] : found["end"]] for found in document["entities"])
+    assert {found["label"] for found in document["entities"]} <= set(schema.labels)
+    lines = run(*command, "--input_file", tmp_path / "in.txt").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["1", "3"]
+    assert json.loads(lines[0])["entities"] == document["entities"]
+    spoken = run(*command, "--text", text, "--threshold", "1.1").stdout
+    assert json.loads(spoken)["entities"] == []
+    (tmp_path / "in.jsonl").write_text('{"text": 1}\n')
+    one_line_error(run(*command, "--input_file", tmp_path / "in.jsonl"), "in.jsonl, line 1", 'a "text"')
+
+
+@pytest.mark.slow
 def test_a_yaml_file_works_in_place_of_flags(flags, tmp_path):
     options = {name.strip("-"): value for name, value in zip(flags[::2], flags[1::2], strict=True)}
     numbers = {

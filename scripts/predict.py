@@ -1,0 +1,134 @@
+"""Extract entities from Korean text: text in, one JSON object a document out.
+
+    python scripts/predict.py --model user/model --text "당뇨병으로 메트포르민을 투여함"
+    python scripts/predict.py --model outputs/medical/best --input_file notes.jsonl --output_file spans.jsonl
+    cat notes.txt | python scripts/predict.py --model outputs/medical/best
+
+An input file is JSON lines with a "text" (and an "id"), or plain text with one document a line; standard input is read
+where there is neither text nor file. Documents are cut into the windows of training. Labels, descriptions and
+threshold are those saved with the model. Output: {"id", "text", "entities": [{"start", "end", "label", "text",
+"score"}]}, offsets in characters, end exclusive.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from glinerko.cli import parse_arguments, quieten, run
+from glinerko.data import LabelSchema, rows_from_texts
+from glinerko.errors import DataError
+from glinerko.hub import load_extractor
+from glinerko.metrics import at_threshold
+from glinerko.prediction import predict_spans
+from glinerko.targets import annotate
+
+
+@dataclass
+class Arguments:
+    model: str = field(metadata={"help": "Hub id or directory"})
+    text: list[str] | None = field(default=None, metadata={"help": "one document, or several"})
+    input_file: str | None = field(default=None, metadata={"help": "JSON lines (*.jsonl), or one document a line"})
+    output_file: str | None = field(default=None, metadata={"help": "JSON lines; standard output by default"})
+    labels: list[str] | None = field(default=None, metadata={"help": "labels to ask for; the model's own by default"})
+    threshold: float | None = field(
+        default=None, metadata={"help": "score that a span must reach; the one saved with the model by default"}
+    )
+    batch_size: int = field(default=16, metadata={"help": "windows at a time"})
+    device: str | None = field(default=None, metadata={"help": "cpu, cuda, mps ...; a GPU where there is one"})
+
+
+def main() -> None:
+    (args,) = parse_arguments(Arguments, description=__doc__)
+    quieten(is_main_process=False)
+    ids, texts = read_texts(args)
+    with ExitStack() as opened:
+        file = sys.stdout
+        if args.output_file:
+            try:  # before anything is computed for it
+                file = opened.enter_context(open(args.output_file, "w", encoding="utf-8"))
+            except OSError as error:
+                raise DataError(f"{args.output_file}: cannot be written ({error.strerror})") from error
+        for document in predict(args, ids, texts):
+            file.write(json.dumps(document, ensure_ascii=False) + "\n")
+    if args.output_file:
+        print(f"{len(texts)} documents to {args.output_file}", file=sys.stderr)
+
+
+def predict(args: Arguments, ids: list[str], texts: list[str]) -> Iterator[dict]:
+    """Each document with its entities."""
+    device = args.device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    model = load_extractor(args.model, map_location=device)
+    trained = model.label_schema
+    if trained is None and not args.labels:
+        raise DataError(f"{args.model}: the model names no labels: pass --labels")
+    schema = LabelSchema(tuple(args.labels or trained.labels), trained.descriptions if trained else {})
+    threshold = next(value for value in (args.threshold, model.threshold, 0.5) if value is not None)
+
+    rows = rows_from_texts(texts, ids)
+    annotated = annotate(rows, model.processor, schema, max_width=model.max_width, **model.window_limits)
+    predictions = predict_spans(
+        model,
+        annotated,
+        schema,
+        batch_size=args.batch_size,
+        floor=threshold,
+        progress=lambda batches: tqdm(batches, desc="Predicting", unit="batch", leave=False, disable=None),
+    )
+    for identifier, text, spans in zip(ids, texts, at_threshold(predictions.spans, threshold), strict=True):
+        entities = [
+            {
+                "start": s.start,
+                "end": s.end,
+                "label": s.label,
+                "text": text[s.start : s.end],
+                "score": round(s.score, 4),
+            }
+            for s in spans
+        ]
+        yield {"id": identifier, "text": text, "entities": entities}
+
+
+def read_texts(args: Arguments) -> tuple[list[str], list[str]]:
+    """Ids and texts of what is asked for.
+
+    Raises:
+        DataError: with file, line and reason.
+    """
+    if args.text:
+        return [str(number) for number in range(1, len(args.text) + 1)], args.text
+    source = args.input_file or "standard input"
+    try:
+        content = Path(args.input_file).read_text(encoding="utf-8-sig") if args.input_file else sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source}: not UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror})") from error
+    ids, texts = [], []
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        row = {"text": line.rstrip("\r")}
+        if source.endswith((".jsonl", ".json")):
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+                    raise ValueError('expected an object with a "text"')
+            except ValueError as error:
+                raise DataError(f"{source}, line {number}: {error}") from error
+        ids.append(str(row.get("id", number)))
+        texts.append(row["text"])
+    if not texts:
+        raise DataError(f"{source}: no text")
+    return ids, texts
+
+
+if __name__ == "__main__":
+    run(main)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from glinerko.errors import LoadError, first_line
+from glinerko.lora import adapter_base, merge_adapter
 from glinerko.modeling import CONFIG_KEY, KoreanSchemaTransformer, KoreanSpanExtractor
 from glinerko.tokenization import load_encoder_tokenizer
 from glinerko.words import load_word_splitter
@@ -115,9 +116,8 @@ def load_extractor(
     Raises:
         LoadError: what is missing or wrong, and what to do.
     """
-    directory = fetch(
-        name_or_path, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
-    )
+    options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    directory = fetch(name_or_path, revision=revision, **options)
     config = read_config(directory)
     if "model_type" not in config or config["model_type"] != "extractor":
         raise LoadError(f"{directory}: not a GLiNER2 model (model_type {config.get('model_type')!r})")
@@ -127,7 +127,8 @@ def load_extractor(
             "for example fastino/gliner2-base-v1"
         )
     read_config(directory / "encoder_config")
-    weights = directory / "model.safetensors"
+    base = adapter_base(directory)
+    weights = (fetch(base, **options) if base else directory) / "model.safetensors"
     if not weights.is_file():
         raise LoadError(f"{directory}: no model.safetensors (weights in another format are not read)")
     settings = config.get(CONFIG_KEY, {})
@@ -145,6 +146,8 @@ def load_extractor(
         state = load_file(weights)
         reconcile_encoder_embeddings(model, state)
         model.load_state_dict(state)
+        if base:
+            merge_adapter(model, directory)
     except Exception as error:  # safetensors, transformers and torch each raise their own on a damaged file
         raise LoadError(f"{directory}: the weights cannot be loaded: {first_line(error)}") from error
     model.processor = KoreanSchemaTransformer(

@@ -18,6 +18,7 @@ from glinerko.continuation import ContinuationTokenizer
 from glinerko.data import LabelSchema
 from glinerko.files import write_json
 from glinerko.kiwi import USER_DICTIONARY, write_user_dictionary
+from glinerko.lora import has_lora, save_adapter
 from glinerko.tokenization import restore_tokenizer_class
 from glinerko.windows import Window
 from glinerko.words import CarriedWordSplitter, SplitText
@@ -180,6 +181,9 @@ class KoreanSpanExtractor(SpanExtractor):
         """Save as gliner2 does, with a tokenizer that loads as it is under transformers 4 and 5."""
         super().save_pretrained(str(save_directory), **kwargs)
         restore_tokenizer_class(Path(save_directory))
+        if has_lora(self):  # the adapter alone; the frozen weights are the base model's
+            (Path(save_directory) / "model.safetensors").unlink()
+            save_adapter(self, Path(save_directory))
         if self._settings.get("user_dictionary"):
             entries = self.processor.word_splitter.splitter.user_dictionary
             write_user_dictionary(Path(save_directory) / USER_DICTIONARY, entries)

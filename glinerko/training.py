@@ -72,7 +72,11 @@ def freeze_unused(model: KoreanSpanExtractor, batch: PreprocessedBatch) -> list[
     outputs = model(batch)
     check_step(outputs, model, batch, [])
     outputs["total_loss"].backward()
-    unused = [(name, parameter) for name, parameter in model.named_parameters() if parameter.grad is None]
+    unused = [
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
+    ]
     for _, parameter in unused:
         parameter.requires_grad_(False)
     model.zero_grad()

@@ -250,7 +250,7 @@ def judge_targets(scores: dict, targets: dict[str, float]) -> dict[str, dict]:
     judged = {}
     for name, score in {"overall": scores["overall"], **scores["labels"]}.items():
         target = targets.get(name)
-        verdict = "" if target is None else "PASS" if score["f1"] >= target else "MISS"
+        verdict = "" if target is None or not score["gold"] else "PASS" if score["f1"] >= target else "MISS"
         judged[name] = {"f1": score["f1"], "f1_interval": score["f1_interval"], "target": target, "verdict": verdict}
     return judged
 

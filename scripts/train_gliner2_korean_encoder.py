@@ -34,6 +34,7 @@ from glinerko.cli import make_console, parse_arguments, quieten, run
 from glinerko.data import Example, LabelSchema, label_schema, load_rows, require_labels, shared_texts, split_rows
 from glinerko.errors import DataError, GlinerkoError
 from glinerko.files import write_json
+from glinerko.lora import add_lora
 from glinerko.metrics import METRICS, Scores, best_threshold, sweep
 from glinerko.modeling import KoreanSpanExtractor
 from glinerko.prediction import Predictions, predict_on_all_processes
@@ -60,6 +61,10 @@ class ModelArguments:
     head_init: str = field(
         default="keep",
         metadata={"help": "keep the heads bit for bit or start new ones", "choices": ["keep", "reinit"]},
+    )
+    lora: bool = field(
+        default=False,
+        metadata={"help": "train LoRA adapters (rank 16) on the base model as it is, to compare with a swap"},
     )
     max_width: int = field(default=12, metadata={"help": "widest span that is scored, in words"})
     word_splitter: str = field(
@@ -154,6 +159,8 @@ def main() -> None:
     require_labels(rows["validation"], schema, sources["validation"])
 
     # 2. The swap.
+    if model_args.lora and model_args.korean_encoder.lower() != "none":
+        raise GlinerkoError("--lora trains the base model as it is: pass --korean_encoder none with it")
     encoder = None if model_args.korean_encoder.lower() == "none" else model_args.korean_encoder
     model, swap_report = swap_encoder(
         model_args.base_model,
@@ -168,6 +175,8 @@ def main() -> None:
         seed=args.seed,
     )
     console.print(swap_table(swap_report))
+    if model_args.lora:
+        console.print(add_lora(model, model_args.base_model))
 
     # 3. Words, windows and targets, made once.
     with accelerator.main_process_first():

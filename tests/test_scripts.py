@@ -104,6 +104,19 @@ def test_train_then_eval(flags, pair, tmp_path, config):
 
 
 @pytest.mark.slow
+def test_lora_is_trained_and_scored_like_any_model(flags, pair, tmp_path):
+    result = run(sys.executable, TRAIN, *flags, "--lora")
+    one_line_error(result, "--korean_encoder none")
+    result = run(sys.executable, TRAIN, *flags, "--lora", "--korean_encoder", "none", "--overwrite_output_dir")
+    assert result.returncode == 0, result.stderr
+    assert "the count head is frozen" in result.stdout
+    best = tmp_path / "run" / "best"
+    assert (best / "adapter_model.safetensors").exists()
+    scored = run(sys.executable, "scripts/eval.py", "--model", best, "--compare", pair[0])
+    assert scored.returncode == 0, scored.stderr
+
+
+@pytest.mark.slow
 def test_predict_reads_text_files_and_standard_input(model, schema, tmp_path):
     model.configure(threshold=0.0, window={"max_length": 128, "window_overlap": 16})
     model.save_pretrained(tmp_path / "model")

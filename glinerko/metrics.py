@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -158,17 +158,16 @@ METRICS = {"string_f1": score_strings, "span_f1": score_spans}
 def sweep(
     metric: str,
     examples: Sequence[Example],
-    predicted: Sequence[Sequence[Span]],
+    at_threshold: Callable[[float], Sequence[Sequence[Span]]],
     labels: Sequence[str],
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> dict[float, Scores]:
-    """The scores at every threshold, from predictions made once."""
-    return {t: METRICS[metric](examples, at_threshold(predicted, t), labels) for t in thresholds}
+    """The scores at every threshold, from predictions made once.
 
-
-def at_threshold(predicted: Sequence[Sequence[Span]], threshold: float) -> list[list[Span]]:
-    """The spans of each document whose score reaches ``threshold``."""
-    return [[span for span in spans if span.score >= threshold] for spans in predicted]
+    Args:
+        at_threshold: Gives the spans of each document that stand at a threshold.
+    """
+    return {threshold: METRICS[metric](examples, at_threshold(threshold), labels) for threshold in thresholds}
 
 
 def best_threshold(scores: dict[float, Scores]) -> float:

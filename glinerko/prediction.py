@@ -5,30 +5,49 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
+from gliner2.inference.overlap import resolve_overlaps
 from tqdm import tqdm
 
 from glinerko.data import LabelSchema, Span
+from glinerko.errors import DataError
 from glinerko.modeling import KoreanSpanExtractor
 from glinerko.targets import row_windows
 
 
 @dataclass
 class Predictions:
-    """What a model found, document by document.
+    """What a model found, document by document."""
 
-    ``spans`` are resolved greedily within each label, best score first, as gliner2 does by default. Since a span is
-    only ever beaten by one of a higher score, those of any threshold above the floor are the ones that reach it.
-    """
-
-    spans: list[list[Span]] = field(default_factory=list)
+    candidates: list[list[Span]] = field(default_factory=list)
+    """Every span that reaches the floor, overlapping or not."""
     windows: int = 0
     closed_gates: int = 0
     """Windows for which the count head predicts 0, so that nothing is returned whatever the scores are."""
+
+    @cached_property
+    def spans(self) -> list[list[Span]]:
+        """Resolved greedily within each label, best score first: gliner2's default for the span architecture."""
+        return [resolve_greedily(candidates) for candidates in self.candidates]
+
+    def at_threshold(self, threshold: float, overlap_policy: str = "greedy") -> list[list[Span]]:
+        """The spans of each document that stand at ``threshold``.
+
+        Args:
+            overlap_policy: ``greedy``, or one of gliner2's: ``flat``, ``nested``, ``longest``, ``allow``.
+        """
+        if overlap_policy == "greedy":
+            # A span is only ever beaten by one of a higher score, so that those of a lower threshold serve every other.
+            return [[span for span in spans if span.score >= threshold] for spans in self.spans]
+        return [
+            resolve_by_policy([span for span in candidates if span.score >= threshold], overlap_policy)
+            for candidates in self.candidates
+        ]
 
 
 def predict_spans(
@@ -81,7 +100,7 @@ def predict_spans(
     for index, found in zip(indices, scores, strict=True):
         length = len(annotated[index]["text"])
         spans = [Span(*key, score=score) for key, score in found.items() if key[1] <= length]
-        predictions.spans.append(resolve_greedily(spans))
+        predictions.candidates.append(sorted(spans))
     return predictions
 
 
@@ -101,7 +120,23 @@ def predict_on_all_processes(
             ),
         )
     windows, closed_gates = (sum(gather_object([count])) for count in (own.windows, own.closed_gates))
-    return Predictions(gather_object(own.spans), windows, closed_gates)
+    return Predictions(gather_object(own.candidates), windows, closed_gates)
+
+
+def resolve_by_policy(spans: Iterable[Span], policy: str) -> list[Span]:
+    """Resolve overlaps within each label by one of gliner2's policies.
+
+    Raises:
+        DataError: no such policy.
+    """
+    by_label: dict[str, list[Span]] = {}
+    for span in spans:
+        by_label.setdefault(span.label, []).append(span)
+    ways = {"score": lambda span: span.score, "start": lambda span: span.start, "end": lambda span: span.end}
+    try:
+        return sorted(span for group in by_label.values() for span in resolve_overlaps(group, policy, **ways))
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def resolve_greedily(spans: Iterable[Span]) -> list[Span]:

@@ -14,7 +14,9 @@ dictionary of the training mentions is scored beside the model. The report holds
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,7 +33,6 @@ from glinerko.hub import load_extractor
 from glinerko.metrics import (
     METRICS,
     Scores,
-    at_threshold,
     best_threshold,
     match_dictionary,
     precision_recall,
@@ -69,6 +70,11 @@ class Arguments:
     tune_threshold: bool = field(
         default=False, metadata={"help": "choose the threshold on the documents being scored, which flatters"}
     )
+    overlap_policy: str = field(
+        default="greedy",
+        metadata={"help": "which of overlapping spans of a label stand; greedy is gliner2's default",
+                  "choices": ["greedy", "flat", "nested", "longest", "allow"]},
+    )  # fmt: skip
     metric: str = field(
         default="string_f1",
         metadata={"help": "what targets, comparisons and --min_f1 look at", "choices": list(METRICS)},
@@ -96,6 +102,7 @@ class Evaluation:
     annotated: Dataset
     examples: list[Example]
     predictions: Predictions
+    at_threshold: Callable[[float], list[list[Span]]]
     threshold: float
     threshold_source: str
     found: list[list[Span]]
@@ -166,7 +173,7 @@ def main() -> None:
     result["errors"] = count_errors(judged)
     tables.append(error_table(result["errors"]))
     curve, average = precision_recall(ours.examples, ours.predictions.spans, ours.schema.labels)
-    by_threshold = sweep(args.metric, ours.examples, ours.predictions.spans, ours.schema.labels)
+    by_threshold = sweep(args.metric, ours.examples, ours.at_threshold, ours.schema.labels)
     result["average_precision"] = average
     result["sweep"] = {str(value): scores.overall.to_dict() for value, scores in by_threshold.items()}
 
@@ -207,9 +214,10 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
     with accelerator.main_process_first():
         annotated = annotate(rows, model.processor, schema, max_width=model.max_width, **model.window_limits)
     predictions = predict_on_all_processes(accelerator, model, annotated, schema, args.per_device_eval_batch_size)
+    at_threshold = partial(predictions.at_threshold, overlap_policy=args.overlap_policy)
     examples = [Example.from_row(row) for row in annotated]
     if args.tune_threshold:
-        curve = sweep(args.metric, examples, predictions.spans, schema.labels)
+        curve = sweep(args.metric, examples, at_threshold, schema.labels)
         threshold, source = best_threshold(curve), "chosen on these very documents: optimistic"
     elif args.threshold is not None:
         threshold, source = args.threshold, "as asked"
@@ -219,9 +227,9 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
         threshold, source = 0.5, "gliner2's default, since the model names none"
     if args.tune_threshold or model.threshold is None:
         console.print(f"[yellow]{name}: threshold {threshold:.2f}, {source}.")
-    found = at_threshold(predictions.spans, threshold)
+    found = at_threshold(threshold)
     scores = {metric: function(examples, found, schema.labels) for metric, function in METRICS.items()}
-    return Evaluation(name, schema, annotated, examples, predictions, threshold, source, found, scores)
+    return Evaluation(name, schema, annotated, examples, predictions, at_threshold, threshold, source, found, scores)
 
 
 def score_ceiling(ours: Evaluation) -> dict[str, Scores]:

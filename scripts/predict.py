@@ -26,7 +26,6 @@ from glinerko.cli import parse_arguments, quieten, run
 from glinerko.data import LabelSchema, rows_from_texts
 from glinerko.errors import DataError
 from glinerko.hub import load_extractor
-from glinerko.metrics import at_threshold
 from glinerko.prediction import predict_spans
 from glinerko.targets import annotate
 
@@ -82,7 +81,7 @@ def predict(args: Arguments, ids: list[str], texts: list[str]) -> Iterator[dict]
         floor=threshold,
         progress=lambda batches: tqdm(batches, desc="Predicting", unit="batch", leave=False, disable=None),
     )
-    for identifier, text, spans in zip(ids, texts, at_threshold(predictions.spans, threshold), strict=True):
+    for identifier, text, spans in zip(ids, texts, predictions.at_threshold(threshold), strict=True):
         entities = [
             {
                 "start": s.start,

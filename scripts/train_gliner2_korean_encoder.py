@@ -346,7 +346,7 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 
 def score(predictions: Predictions, examples: list[Example], schema: LabelSchema, metric: str) -> tuple[Scores, float]:
     """The scores at the threshold that is best for these documents, and that threshold."""
-    by_threshold = sweep(metric, examples, predictions.spans, schema.labels)
+    by_threshold = sweep(metric, examples, predictions.at_threshold, schema.labels)
     threshold = best_threshold(by_threshold)
     return by_threshold[threshold], threshold
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from glinerko.data import Example, Mention, Span
 from glinerko.metrics import (
     Score,
-    at_threshold,
     best_threshold,
     match_dictionary,
     precision_recall,
@@ -17,6 +16,7 @@ from glinerko.metrics import (
     score_strings,
     sweep,
 )
+from glinerko.prediction import Predictions
 from glinerko.significance import compare_f1, f1_interval, micro_f1
 
 LABELS = ("Disease", "Drug")
@@ -68,7 +68,7 @@ def test_labels_not_asked_for_do_not_count():
 def test_sweep_and_best_threshold():
     gold = example(Mention("Disease", "암", ((0, 1),)))
     found = [[Span(0, 1, "Disease", 0.6), Span(3, 5, "Disease", 0.3)]]
-    scores = sweep("span_f1", [gold], found, LABELS, [0.2, 0.4, 0.5, 0.6, 0.7])
+    scores = sweep("span_f1", [gold], Predictions(found).at_threshold, LABELS, [0.2, 0.4, 0.5, 0.6, 0.7])
     assert [round(s.overall.f1, 3) for s in scores.values()] == [0.667, 1.0, 1.0, 1.0, 0.0]
     assert best_threshold(scores) == 0.5  # the middle of those that tie
 
@@ -81,7 +81,8 @@ def test_sweep_and_best_threshold():
 def test_a_higher_threshold_keeps_a_subset(scores, first, second):
     spans = [[Span(index, index + 1, "Disease", score) for index, score in enumerate(scores)]]
     low, high = sorted((first, second))
-    assert set(at_threshold(spans, high)[0]) <= set(at_threshold(spans, low)[0])
+    at_threshold = Predictions(spans).at_threshold
+    assert set(at_threshold(high)[0]) <= set(at_threshold(low)[0])
 
 
 def test_dictionary_takes_the_longest_match_and_the_usual_label():

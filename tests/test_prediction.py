@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glinerko.data import Span, label_schema, load_rows
-from glinerko.metrics import at_threshold
-from glinerko.prediction import predict_spans, resolve_greedily
+from glinerko.errors import DataError
+from glinerko.prediction import Predictions, predict_spans, resolve_greedily
 from glinerko.targets import annotate
 
 
@@ -36,7 +36,7 @@ def test_one_pass_gives_what_gliner2_extracts_at_every_threshold(spread_model, a
         annotated["text"][:], entities, batch_size=24, threshold=threshold, include_spans=True, include_confidence=True
     )
     found = 0
-    for text, spans, result in zip(annotated["text"], at_threshold(predictions.spans, threshold), theirs, strict=True):
+    for text, spans, result in zip(annotated["text"], predictions.at_threshold(threshold), theirs, strict=True):
         expected = {
             (mention["start"], mention["end"], label)
             for label, mentions in result["entities"].items()
@@ -104,3 +104,36 @@ def test_greedy_resolution_is_the_plain_one(candidates):
         if not any(s.label == span.label and span.start < s.end and s.start < span.end for s in kept):
             kept.append(span)
     assert resolve_greedily(candidates) == sorted(kept)
+
+
+def test_other_overlap_policies_are_resolved_anew_at_every_threshold():
+    """The best span of `flat` at 0.3 is no part of it at 0.5, so that filtering would be wrong."""
+    spans = [Span(0, 2, "Drug", 0.5), Span(0, 1, "Drug", 0.4), Span(1, 2, "Drug", 0.4), Span(0, 2, "Disease", 0.2)]
+    predictions = Predictions([spans])
+
+    def keys(threshold: float, policy: str) -> list[tuple]:
+        return [span.key for span in predictions.at_threshold(threshold, policy)[0]]
+
+    assert keys(0.3, "flat") == [(0, 1, "Drug"), (1, 2, "Drug")]
+    assert keys(0.5, "flat") == [(0, 2, "Drug")]
+    assert keys(0.3, "greedy") == keys(0.3, "longest") == [(0, 2, "Drug")]
+    assert len(keys(0.1, "allow")) == 4
+    assert keys(0.3, "nested") == [(0, 1, "Drug"), (0, 2, "Drug"), (1, 2, "Drug")]
+    with pytest.raises(DataError, match="unknown overlap_policy"):
+        predictions.at_threshold(0.3, "none of these")
+
+
+@pytest.mark.parametrize("policy", ["flat", "nested", "longest", "allow"])
+def test_overlap_policies_are_those_of_gliner2(spread_model, annotated, schema, policy):
+    found = predict_spans(spread_model, annotated, schema, floor=0.3).at_threshold(0.3, policy)
+    entities = spread_model.create_schema().entities(schema.descriptions)
+    theirs = spread_model.batch_extract(
+        annotated["text"][:], entities, batch_size=24, threshold=0.3, include_spans=True, overlap_policy=policy
+    )
+    compared = 0
+    for text, spans, result in zip(annotated["text"], found, theirs, strict=True):
+        expected = {(m["start"], m["end"], label) for label, ms in result["entities"].items() for m in ms}
+        if not any(end > len(text) for _, end, _ in expected):  # where gliner2's full stop takes no part
+            assert {span.key for span in spans} == expected
+            compared += bool(expected)
+    assert compared > 5

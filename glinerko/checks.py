@@ -409,9 +409,9 @@ def _trial(
     """The checks that need the swapped model."""
     limits = {"max_width": model.max_width, "max_length": model.encoder.config.max_position_embeddings}
     handful = annotate(rows.select(range(min(TRIAL_ROWS, len(rows)))), model.processor, schema, **limits)
-    windows = [window_from_row(row) for row in training_windows(handful, schema).select(range(TRIAL_ROWS))]
+    windows = [window_from_row(row) for row in training_windows(handful, schema)][:TRIAL_ROWS]
     # Without a full stop at the end, so that gliner2 adds one.
-    open_ended = rows.select(range(4)).map(
+    open_ended = rows.select(range(min(4, len(rows)))).map(
         lambda row: {"text": row["text"].rstrip(" .!?\n"), "mentions": []}, features=rows.features
     )
     yield check_forward(model, base, texts)

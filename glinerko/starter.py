@@ -75,7 +75,7 @@ def build_starter_pair(
     return base, encoder
 
 
-def _encoder_config(size: StarterSize, vocab_size: int) -> DebertaV2Config:
+def encoder_config(size: StarterSize, vocab_size: int) -> DebertaV2Config:
     """The settings that the DeBERTa-v3 family has in common, at this size."""
     return DebertaV2Config(
         vocab_size=vocab_size,
@@ -113,7 +113,7 @@ def _build_encoder(texts: list[str], directory: Path, size: StarterSize, seed: i
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     # As in the real one, about a hundred rows more than there are tokens.
-    model = DebertaV2ForMaskedLM(_encoder_config(size, len(vocabulary) + 99))
+    model = DebertaV2ForMaskedLM(encoder_config(size, len(vocabulary) + 99))
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         **dict(zip(("pad_token", "cls_token", "sep_token", "unk_token", "mask_token"), _SPECIAL, strict=True)),
@@ -155,8 +155,7 @@ def _build_base(rows: Dataset, directory: Path, size: StarterSize, seed: int, pr
 
     config = ExtractorConfig(model_name="starter/english-deberta", max_width=8, counting_layer="count_lstm_v2")
     tokenizer.add_special_tokens({"additional_special_tokens": KoreanSchemaTransformer.SPECIAL_TOKENS})
-    encoder_config = _encoder_config(size, len(tokenizer))
-    model = KoreanSpanExtractor(config, encoder_config=encoder_config, tokenizer=tokenizer)
+    model = KoreanSpanExtractor(config, encoder_config=encoder_config(size, len(tokenizer)), tokenizer=tokenizer)
     model.processor = KoreanSchemaTransformer(tokenizer, load_word_splitter("whitespace"))
     schema = label_schema(rows)
     if size.base_steps:

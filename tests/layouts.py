@@ -13,26 +13,14 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers import BertWordPieceTokenizer
 from transformers import DebertaV2Config, ElectraConfig, PretrainedConfig, RobertaConfig, XLMRobertaConfig
 
+from glinerko.starter import StarterSize, encoder_config
+
 _DEBERTA_PIECES = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "pad_piece": "[PAD]", "bos_piece": "[CLS]",
                    "eos_piece": "[SEP]", "unk_piece": "[UNK]"}  # fmt: skip
 
 
 def deberta(vocab_size: int) -> DebertaV2Config:
-    return DebertaV2Config(
-        vocab_size=vocab_size,
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        relative_attention=True,
-        position_buckets=256,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        pos_att_type=["p2c", "c2p"],
-        position_biased_input=False,
-        layer_norm_eps=1e-7,
-        type_vocab_size=0,
-    )
+    return encoder_config(StarterSize(hidden_size=768, layers=12), vocab_size)
 
 
 def word_piece(directory: Path, texts: list[str], tokenizer_class: str | None, json_file: bool) -> None:

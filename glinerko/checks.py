@@ -407,7 +407,7 @@ def _trial(
     head_init: str,
 ) -> Iterator[Check]:
     """The checks that need the swapped model."""
-    limits = {"max_width": model.max_width, "max_length": model.encoder.config.max_position_embeddings}
+    limits = {"max_width": model.max_width, "max_length": min(512, model.encoder.config.max_position_embeddings)}
     handful = annotate(rows.select(range(min(TRIAL_ROWS, len(rows)))), model.processor, schema, **limits)
     windows = [window_from_row(row) for row in training_windows(handful, schema)][:TRIAL_ROWS]
     # Without a full stop at the end, so that gliner2 adds one.

@@ -19,7 +19,7 @@ from gliner2.processing.word_splitter import WORD_SPLITTERS, WordSplitter, resol
 
 from glinerko.continuation import MARK, ContinuationTokenizer
 from glinerko.errors import DataError, LoadError
-from glinerko.kiwi import analyser, read_user_dictionary
+from glinerko.kiwi import analyser, compound_cuts, read_user_dictionary
 
 # Words end at these seams (`5mg`, `CT촬영`), wherever else Kiwi cuts: Hangul; another script with the digits after it;
 # a number, a date or a section number (`1,000.5`, `2023.7.1`); any other character by itself.
@@ -65,7 +65,7 @@ class KiwiWordSplitter:
     @property
     def version(self) -> str:
         """Changes when the words of a text may: with these rules (first number) or with Kiwi."""
-        return f"3, kiwipiepy {importlib.metadata.version('kiwipiepy')}"
+        return f"4, kiwipiepy {importlib.metadata.version('kiwipiepy')}"
 
     def __call__(self, text: str, lower: bool = True) -> Iterator[tuple[str, int, int]]:
         for start, end in self.split(text):
@@ -73,20 +73,29 @@ class KiwiWordSplitter:
 
     def split(self, text: str) -> list[tuple[int, int]]:
         """The ``(start, end)`` of each word of ``text``."""
-        composed, origins = _compose(text)
-        return self._words(composed, self._analyser.tokenize(composed), origins)
+        return self.split_batch([text])[0]
 
     def split_batch(self, texts: Iterable[str]) -> list[list[tuple[int, int]]]:
         """``split`` of many texts, on Kiwi's own threads."""
         composed = [_compose(text) for text in texts]
-        analyses = self._analyser.tokenize([text for text, _ in composed])
-        return [self._words(text, tokens, origins) for (text, origins), tokens in zip(composed, analyses, strict=True)]
+        analyses = list(self._analyser.tokenize([text for text, _ in composed]))
+        compounds = self._compounds(analyses)
+        return [
+            self._words(text, morphemes, origins, compounds)
+            for (text, origins), morphemes in zip(composed, analyses, strict=True)
+        ]
 
     @property
     def _analyser(self):
         return analyser(os.getpid(), self._tuned, self.user_dictionary)
 
-    def _words(self, composed: str, morphemes, origins: list[int]) -> list[tuple[int, int]]:
+    def _compounds(self, analyses) -> dict[str, list[int]]:
+        """Where nouns among the morphemes are cut once more."""
+        return {}
+
+    def _words(
+        self, composed: str, morphemes, origins: list[int], compounds: dict[str, list[int]]
+    ) -> list[tuple[int, int]]:
         """Cut every run at the morpheme boundaries inside it; offsets are mapped through ``origins``."""
         cuts = {boundary for morpheme in morphemes for boundary in (morpheme.start, morpheme.end)}
         cuts -= {
@@ -94,6 +103,7 @@ class KiwiWordSplitter:
             for first, second in pairwise(morphemes)
             if first.end == second.start and self._stay_together(first, second)
         }
+        cuts |= {m.start + cut for m in morphemes if m.form in compounds and _is_noun(m) for cut in compounds[m.form]}
         words = []
         for run in self._runs.finditer(composed):
             inner = sorted(cut for cut in range(run.start() + 1, run.end()) if cut in cuts)
@@ -129,6 +139,10 @@ class KoreanWordSplitter(KiwiWordSplitter):
         super().__init__(lower_case)
         self.user_dictionary = read_user_dictionary(user_dictionary) if user_dictionary else ()
 
+    def _compounds(self, analyses) -> dict[str, list[int]]:
+        nouns = {m.form for morphemes in analyses for m in morphemes if len(m.form) >= 6 and _is_noun(m)}
+        return compound_cuts(self._analyser, nouns)
+
     @staticmethod
     def _stay_together(first, second) -> bool:
         """Entities hardly ever end between these two.
@@ -141,6 +155,11 @@ class KoreanWordSplitter(KiwiWordSplitter):
         return first.tag == "XR" or (
             second.tag == "XSN" and second.form in ("성", "용", "형") and first.tag in ("NNG", "XR")
         )
+
+
+def _is_noun(morpheme) -> bool:
+    """Whether a morpheme is a noun that stands in the text as it is."""
+    return morpheme.tag in ("NNG", "NNP") and morpheme.len == len(morpheme.form)
 
 
 def _token(word: str, lower_case: bool) -> str:

@@ -141,7 +141,7 @@ class KoreanWordSplitter(KiwiWordSplitter):
 
     def _compounds(self, analyses) -> dict[str, list[int]]:
         nouns = {m.form for morphemes in analyses for m in morphemes if len(m.form) >= 6 and _is_noun(m)}
-        return compound_cuts(self._analyser, nouns)
+        return compound_cuts(self._analyser, nouns - {form for form, _, _ in self.user_dictionary})
 
     @staticmethod
     def _stay_together(first, second) -> bool:

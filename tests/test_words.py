@@ -124,6 +124,14 @@ def test_user_dictionary_changes_the_words_it_names(tmp_path):
     assert pickle.loads(pickle.dumps(known)).split(text) == known.split(text) != splitter.split(text)
 
 
+def test_long_unknown_nouns_come_apart_unless_the_user_knows_them(tmp_path):
+    text = "급성림프모구백혈병으로 진단"
+    assert tokens(text)[-3:] == ["백혈병", "으로", "진단"]
+    (tmp_path / "words.tsv").write_text("급성림프모구백혈병\n", encoding="utf-8")
+    known = KoreanWordSplitter(user_dictionary=tmp_path / "words.tsv")
+    assert [text[slice(*word)] for word in known.split(text)] == ["급성림프모구백혈병", "으로", "진단"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

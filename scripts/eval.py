@@ -138,6 +138,7 @@ def main() -> None:
     result = {
         "model": name,
         "test_file": args.test_file,
+        "metric": args.metric,
         "documents": len(ours.examples),
         "threshold": ours.threshold,
         "threshold_source": ours.threshold_source,

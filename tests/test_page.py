@@ -35,7 +35,7 @@ def page(tmp_path):
         },
         tmp_path,
     )
-    result = {"model": "m", "documents": 2, "test_file": "t", "threshold": 0.5, "threshold_source": "as asked",
+    result = {"model": "m", "documents": 2, "test_file": "t", "metric": "string_f1", "threshold": 0.5, "threshold_source": "as asked",
               "targets": scores, "errors": errors}  # fmt: skip
     rows = {"strict spans": {"precision": 0.5, "recall": 0.5, "f1": 0.5}}
     path = tmp_path / "index.html"

@@ -147,7 +147,8 @@ def main() -> None:
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
     )
     quieten(accelerator.is_main_process)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for stop in (signal.SIGINT, signal.SIGTERM):  # in the background too, where a shell has SIGINT ignored
+        signal.signal(stop, signal.default_int_handler)
     set_seed(args.seed)
     console = make_console(accelerator.is_main_process)
     output_dir = prepare_output_dir(args, accelerator)

@@ -77,7 +77,6 @@ def main() -> None:
         f"{len(texts)} documents, {len(THRESHOLDS)} thresholds, identical predictions: one pass is {spread} × as fast "
         f"({torch.get_num_threads()} threads)"
     )
-    Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
     write_json(Path(args.output_file), {"ratios": ratios, "documents": len(texts), "thresholds": len(THRESHOLDS)})
 
 

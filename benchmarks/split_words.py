@@ -61,7 +61,6 @@ def main() -> None:
     )
     for name, found in ratios.items():
         console.print(f"  {name:28} {median(found):7.2f}  ({min(found):.2f} – {max(found):.2f})", highlight=False)
-    Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
     write_json(Path(args.output_file), {"documents": len(texts), "ratios": ratios})
 
 

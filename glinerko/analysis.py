@@ -75,20 +75,19 @@ def judge_spans(
             document.append(Judged(span, is_gold, error, known, span.start / max(len(example.text), 1)))
 
         for span in found:
-            other = _nearest(span, gold)
             if span.key in right:
                 add(span, False, ErrorClass.CORRECT)
-            elif other is None:
+            elif (other := _nearest(span, gold)) is None:
                 add(span, False, ErrorClass.SPURIOUS)
             else:
                 add(span, False, _compare(other, span, particles))
+        wrong = [span for span in found if span.key not in right]
         for span in gold:
-            other = _nearest(span, [candidate for candidate in found if candidate.key not in right])
             if span.key in right:
                 add(span, True, ErrorClass.CORRECT)
             elif reached.get(span.key) not in (Outcome.TARGET.value, Outcome.NESTED.value):
                 add(span, True, ErrorClass.UNREACHABLE)
-            elif other is None:
+            elif (other := _nearest(span, wrong)) is None:
                 add(span, True, ErrorClass.MISSED)
             else:
                 add(span, True, _compare(span, other, particles))

@@ -104,10 +104,10 @@ def _parse_safely(raw: Any, place: str, default_id: str) -> dict[str, Any]:
     try:
         return {**parse_row(raw, default_id), "place": place, "error": ""}
     except ValueError as error:
-        return _bad_row(place, str(error))
+        return _empty_row(place, str(error))
 
 
-def _bad_row(place: str, error: str) -> dict[str, Any]:
+def _empty_row(place: str = "", error: str = "") -> dict[str, Any]:
     return {"id": "", "text": "", "labels": [], "descriptions": [], "mentions": [], "place": place, "error": error}
 
 
@@ -123,14 +123,14 @@ def _generate(path: str, digest: str, version: str) -> Iterator[dict[str, Any]]:
                 if text:
                     yield _parse_safely(json.loads(text), place, f"{Path(path).stem}:{number}")
             except UnicodeDecodeError as error:
-                yield _bad_row(place, f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
+                yield _empty_row(place, f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8")
             except json.JSONDecodeError as error:
                 hint = "; write one object a line" if number == 1 and text in ("[", "{") else ""
-                yield _bad_row(place, f"malformed JSON: {error.msg} at column {error.colno}{hint}")
+                yield _empty_row(place, f"malformed JSON: {error.msg} at column {error.colno}{hint}")
             except RecursionError:
-                yield _bad_row(place, "malformed JSON: nested too deeply")
+                yield _empty_row(place, "malformed JSON: nested too deeply")
     if blank:
-        yield _bad_row("line 1", "the file has only blank lines")
+        yield _empty_row("line 1", "the file has only blank lines")
 
 
 def load_rows(
@@ -186,7 +186,7 @@ def load_rows(
 
 def rows_from_texts(texts: Sequence[str], ids: Sequence[str]) -> Dataset:
     """Rows of texts without gold, to be predicted."""
-    rows = [{**_bad_row("", ""), "id": identifier, "text": text} for identifier, text in zip(ids, texts, strict=True)]
+    rows = [{**_empty_row(), "id": identifier, "text": text} for identifier, text in zip(ids, texts, strict=True)]
     return Dataset.from_list(rows, features=_FEATURES)
 
 

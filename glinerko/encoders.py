@@ -182,10 +182,7 @@ def _describe(found: Inspection, config: PretrainedConfig | dict) -> None:
 def _judge(found: Inspection, config: PretrainedConfig | dict, base: PretrainedConfig) -> tuple[Verdict, str]:
     """The verdict and its reason in a sentence, from what was read and never from the name."""
     if found.kind is Kind.GLINER_V1:
-        return (
-            Verdict.COMPARE,
-            "a complete GLiNER v1 model, not an encoder: compare its scores instead",
-        )
+        return Verdict.COMPARE, "a complete GLiNER v1 model, not an encoder: compare its scores instead"
     if found.kind is Kind.GLINER2:
         return Verdict.COMPARE, "a complete GLiNER2 model: compare it, or pass it as --base_model"
     if found.kind is Kind.OTHER:
@@ -196,11 +193,11 @@ def _judge(found: Inspection, config: PretrainedConfig | dict, base: PretrainedC
         share = f"{found.segmentation.single_syllable_share:.0%}"
         return Verdict.UNSUITABLE, f"its tokenizer cuts Korean into syllables: {share} of the pieces are a single one"
     reasons = check_compatibility(base, config)
-    sentence = "a sentence model, whose token states can be used" if found.kind is Kind.SENTENCE else ""
-    if reasons:
-        return Verdict.NEW_HEADS, "; ".join([*([sentence] if sentence else []), *reasons])
-    same = f"{found.config_class} of width {found.hidden_size}, as the base model's encoder"
-    return Verdict.SWAP, "; ".join([*([sentence] if sentence else []), same])
+    verdict = Verdict.NEW_HEADS if reasons else Verdict.SWAP
+    reasons = reasons or [f"{found.config_class} of width {found.hidden_size}, as the base model's encoder"]
+    if found.kind is Kind.SENTENCE:
+        reasons = ["a sentence model, whose token states can be used", *reasons]
+    return verdict, "; ".join(reasons)
 
 
 def _licence(directory: Path) -> str | None:
@@ -214,17 +211,15 @@ def _licence(directory: Path) -> str | None:
 def measure_relative_time(inspections: Sequence[Inspection], base: PretrainedConfig, pieces: int = 32) -> None:
     """Time a forward pass of each candidate's architecture on this CPU, next to the base encoder's.
 
-    Weights are left as the memory holds them, since the time does not depend on them.
+    No weights are loaded, since the time does not depend on them: all are zero.
     """
 
     def seconds(config: PretrainedConfig) -> float:
         with torch.device("meta"):
             model = AutoModel.from_config(config, trust_remote_code=False)
         model = model.to_empty(device="cpu").eval()
-        for parameter in model.parameters():
-            parameter.data.zero_()
-        for buffer in model.buffers():
-            buffer.data.zero_()
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data.zero_()
         ids = torch.zeros(1, pieces, dtype=torch.long)
         times = []
         with torch.inference_mode():

@@ -8,5 +8,6 @@ from typing import Any
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """UTF-8, indented, Korean as it is, with a final line break."""
+    """UTF-8, indented, Korean as it is, with a final line break; the directory is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

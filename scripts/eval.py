@@ -44,7 +44,7 @@ from glinerko.page import render_page
 from glinerko.plots import error_plot, label_plot, precision_recall_plot, save_plots, threshold_plot
 from glinerko.prediction import Predictions, predict_on_all_processes
 from glinerko.reports import as_markdown, comparison_table, data_table, error_table, score_table, target_table
-from glinerko.significance import compare_f1
+from glinerko.significance import compare_f1, f1_interval
 from glinerko.targets import Outcome, annotate, report_data, span_outcomes
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
@@ -274,7 +274,8 @@ def compare_models(evaluations: list[Evaluation], metric: str) -> list[dict]:
             {
                 "model": other.name,
                 "threshold": other.threshold,
-                **other.scores[metric].to_dict()["overall"],
+                **other.scores[metric].overall.to_dict(),
+                "f1_interval": f1_interval(other.counts(metric)),
                 "difference": asdict(difference) if difference else None,
             }
         )

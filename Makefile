@@ -19,7 +19,7 @@ $(BIN)/.installed: requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.PHONY: help install demo test test-fast lint format train eval verify clean
+.PHONY: help install demo test test-fast lint format train eval verify gliner clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ eval: $(BIN)/.installed  ## score the latest model of outputs/: make eval TEST_F
 
 verify: $(BIN)/.installed  ## judge the encoder swap: every check, on your --data_file
 	$(BIN)/python scripts/verify_encoder_swap.py $(ARGS)
+
+gliner: $(BIN)/.installed  ## the optional package for GLiNER v1 models in eval.py --compare
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gliner==0.2.29  # its bound on transformers is dated
 
 clean:  ## remove what runs made, and the virtual environment
 	rm -rf outputs $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
@@ -48,6 +47,11 @@ class Predictions:
             resolve_by_policy([span for span in candidates if span.score >= threshold], overlap_policy)
             for candidates in self.candidates
         ]
+
+    def with_labels(self, names: Mapping[str, str]) -> Predictions:
+        """The same spans under the labels that ``names`` gives for theirs."""
+        renamed = [[replace(span, label=names[span.label]) for span in spans] for spans in self.candidates]
+        return replace(self, candidates=renamed)
 
 
 def predict_spans(
@@ -105,16 +109,16 @@ def predict_spans(
 
 
 def predict_on_all_processes(
-    accelerator: Accelerator, model: torch.nn.Module, annotated: Dataset, schema: LabelSchema, batch_size: int
+    accelerator: Accelerator, documents: int, predict: Callable[..., Predictions]
 ) -> Predictions:
-    """:func:`predict_spans` with the documents shared out; every process returns all predictions, in order."""
-    with accelerator.split_between_processes(list(range(len(annotated)))) as indices, accelerator.autocast():
-        own = predict_spans(
-            accelerator.unwrap_model(model),
-            annotated,
-            schema,
+    """Share ``documents`` out; every process returns all predictions, in order.
+
+    Args:
+        predict: Takes ``indices`` and ``progress``, as :func:`predict_spans` does.
+    """
+    with accelerator.split_between_processes(list(range(documents))) as indices, accelerator.autocast():
+        own = predict(
             indices=indices,
-            batch_size=batch_size,
             progress=lambda batches: tqdm(
                 batches, desc="Predicting", unit="batch", leave=False, disable=not accelerator.is_main_process
             ),

@@ -160,10 +160,11 @@ def annotate(
 
 
 def row_windows(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[tuple[int, Window]]:
-    """The windows of an annotated row with the targets that each holds whole, and where in the text each begins."""
+    """The windows of an annotated row, with the targets of ``labels`` that each holds whole, and where each begins."""
     text = KoreanSchemaTransformer.normalize_text(row["text"])
     words = [(word["start"], word["end"]) for word in row["words"]]
-    targets = {key for key, outcome in span_outcomes(row).items() if outcome == Outcome.TARGET.value}
+    outcomes = span_outcomes(row).items()
+    targets = {key for key, outcome in outcomes if outcome == Outcome.TARGET.value and key[2] in labels}
     for window in row["windows"]:
         first, last = window["start"], window["end"]
         begin = 0 if first == 0 else words[first][0]

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import yaml
 from accelerate import Accelerator
 from datasets import Dataset
 from rich.console import Console
@@ -27,9 +28,10 @@ from rich.console import Console
 from glinerko.analysis import count_errors, judge_spans
 from glinerko.cli import make_console, parse_arguments, quieten, run
 from glinerko.data import Example, LabelSchema, Span, label_schema, load_rows, require_labels, shared_texts
-from glinerko.errors import DataError, GlinerkoError, LoadError
+from glinerko.errors import DataError, GlinerkoError, LoadError, first_line
 from glinerko.files import write_json
-from glinerko.hub import load_extractor
+from glinerko.gliner_v1 import is_gliner_v1, load_gliner, predict_with_gliner
+from glinerko.hub import fetch, load_extractor
 from glinerko.metrics import (
     METRICS,
     Scores,
@@ -42,12 +44,12 @@ from glinerko.metrics import (
 )
 from glinerko.page import render_page
 from glinerko.plots import error_plot, label_plot, precision_recall_plot, save_plots, threshold_plot
-from glinerko.prediction import Predictions, predict_on_all_processes
+from glinerko.prediction import Predictions, predict_on_all_processes, predict_spans
 from glinerko.reports import as_markdown, comparison_table, data_table, error_table, score_table, target_table
 from glinerko.significance import compare_f1, f1_interval
 from glinerko.targets import Outcome, annotate, report_data, span_outcomes
 
-SAMPLE = Path(__file__).parents[1] / "data" / "sample"
+DATA = Path(__file__).parents[1] / "data"
 STRINGS, SPANS = "(mention, label) sets", "strict spans"
 
 
@@ -56,14 +58,22 @@ class Arguments:
     model: str | None = field(
         default=None, metadata={"help": "Hub id or directory; the latest model under outputs/ by default"}
     )
-    test_file: str = field(default=str(SAMPLE / "test.jsonl"), metadata={"help": "the documents to score, JSON lines"})
+    test_file: str = field(
+        default=str(DATA / "sample" / "test.jsonl"), metadata={"help": "the documents to score, JSON lines"}
+    )
     train_file: str | None = field(
         default=None, metadata={"help": "the training documents: scores unseen mentions apart, and a dictionary"}
     )
     compare: list[str] | None = field(
-        default=None, metadata={"help": "other models to score on the same documents, with a paired test of each"}
-    )
+        default=None,
+        metadata={"help": "other models to score on the same documents, with a paired test of each: any GLiNER2, "
+                          "trained here or not, and GLiNER v1"},
+    )  # fmt: skip
     labels: list[str] | None = field(default=None, metadata={"help": "labels to ask for; the model's own by default"})
+    label_names: str = field(
+        default=str(DATA / "label_names.yaml"),
+        metadata={"help": "YAML: what models are asked for that were not trained on these labels"},
+    )
     threshold: float | None = field(
         default=None, metadata={"help": "score that a span must reach; the one saved with the model by default"}
     )
@@ -100,6 +110,7 @@ class Evaluation:
     name: str
     schema: LabelSchema
     annotated: Dataset
+    """The documents with this model's words and windows (a GLiNER v1 keeps its own to itself)."""
     examples: list[Example]
     predictions: Predictions
     at_threshold: Callable[[float], list[list[Span]]]
@@ -123,6 +134,8 @@ def main() -> None:
     name = args.model or str(latest_model(Path("outputs")))
     with accelerator.main_process_first():
         rows, skipped = load_rows(args.test_file, labels=args.labels, on_bad_row=args.on_bad_row)
+    if is_gliner_v1(fetch(name)):
+        raise GlinerkoError(f"{name}: a GLiNER v1 model, which can be compared with but not reported on: --compare")
     evaluations = [evaluate(accelerator, each, rows, args, console) for each in (name, *(args.compare or ()))]
     if not accelerator.is_main_process:
         return
@@ -209,12 +222,29 @@ def main() -> None:
 
 def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments, console: Console) -> Evaluation:
     """Load a model and predict every document once, with the words, width, labels and threshold of its own."""
-    model = load_extractor(name, map_location=accelerator.device)
-    schema = choose_schema(model.label_schema, args.labels, label_schema(rows))
+    directory = fetch(name)
+    version_1 = is_gliner_v1(directory)
+    if version_1:
+        model, trained, saved_threshold = load_gliner(directory, accelerator.device), None, None
+    else:
+        model = load_extractor(name, map_location=accelerator.device)
+        trained, saved_threshold = model.label_schema, model.threshold
+    schema = choose_schema(trained, args.labels) if trained else label_schema(rows, args.labels)
     require_labels(rows, schema, args.test_file)
-    with accelerator.main_process_first():
-        annotated = annotate(rows, model.processor, schema, max_width=model.max_width, **model.window_limits)
-    predictions = predict_on_all_processes(accelerator, model, annotated, schema, args.per_device_eval_batch_size)
+    names = read_label_names(args.label_names, (name, "gliner" if version_1 else "gliner2")) if not trained else {}
+    asked = {names.get(label, label): label for label in schema.labels}
+    if len(asked) < len(schema.labels):
+        raise DataError(f"{args.label_names}: two of {', '.join(schema.labels)} have one name")
+    if version_1:
+        annotated, predict = rows, partial(predict_with_gliner, model, rows["text"][:], tuple(asked))
+    else:
+        descriptions = {names.get(label, label): text for label, text in schema.descriptions.items()}
+        prompt = LabelSchema(tuple(asked), descriptions)
+        with accelerator.main_process_first():
+            annotated = annotate(rows, model.processor, prompt, max_width=model.max_width, **model.window_limits)
+        predict = partial(predict_spans, model, annotated, prompt)
+    predict = partial(predict, batch_size=args.per_device_eval_batch_size)
+    predictions = predict_on_all_processes(accelerator, len(rows), predict).with_labels(asked)
     at_threshold = partial(predictions.at_threshold, overlap_policy=args.overlap_policy)
     examples = [Example.from_row(row) for row in annotated]
     if args.tune_threshold:
@@ -222,11 +252,11 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
         threshold, source = best_threshold(curve), "chosen on these very documents: optimistic"
     elif args.threshold is not None:
         threshold, source = args.threshold, "as asked"
-    elif model.threshold is not None:
-        threshold, source = model.threshold, "chosen on validation documents"
+    elif saved_threshold is not None:
+        threshold, source = saved_threshold, "chosen on validation documents"
     else:
         threshold, source = 0.5, "gliner2's default, since the model names none"
-    if args.tune_threshold or model.threshold is None:
+    if args.tune_threshold or saved_threshold is None:
         console.print(f"[yellow]{name}: threshold {threshold:.2f}, {source}.")
     found = at_threshold(threshold)
     scores = {metric: function(examples, found, schema.labels) for metric, function in METRICS.items()}
@@ -298,14 +328,28 @@ def compare_with_training(args: Arguments, ours: Evaluation, console: Console) -
     return seen, result, {"unseen mentions": unseen.overall, "dictionary of training mentions": matched.overall}
 
 
-def choose_schema(trained: LabelSchema | None, labels: list[str] | None, described: LabelSchema) -> LabelSchema:
-    """The labels asked for, with the descriptions that the model was trained with, or else those of the documents.
+def read_label_names(file: str, kinds: tuple[str, ...]) -> dict[str, str]:
+    """What to ask a model for, by label: the first of ``kinds`` (its id, its kind) that the file lists.
+
+    Raises:
+        DataError: no such file, or another form.
+    """
+    try:
+        mapping = dict(yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {})
+        names = next((mapping[kind] for kind in kinds if kind in mapping), {})
+        if not all(isinstance(text, str) for entry in names.items() for text in entry):
+            raise ValueError("a label and its name must be text")
+    except (OSError, yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"{file}: expected `kind: {{label: name}}` ({first_line(error)})") from error
+    return names
+
+
+def choose_schema(trained: LabelSchema, labels: list[str] | None) -> LabelSchema:
+    """The labels asked for, all of the model's by default, with the descriptions that it was trained with.
 
     Raises:
         LoadError: --labels names one that the model was not trained for.
     """
-    if trained is None:
-        return described
     unknown = set(labels or ()) - set(trained.labels)
     if unknown:
         raise LoadError(

@@ -18,6 +18,7 @@ import signal
 import tempfile
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from glinerko.files import write_json
 from glinerko.lora import add_lora
 from glinerko.metrics import METRICS, Scores, best_threshold, sweep
 from glinerko.modeling import KoreanSpanExtractor
-from glinerko.prediction import Predictions, predict_on_all_processes
+from glinerko.prediction import Predictions, predict_on_all_processes, predict_spans
 from glinerko.reports import data_table, piece_table, score_table, swap_table
 from glinerko.segmentation import WAYS, report_pieces
 from glinerko.swap import swap_encoder
@@ -261,6 +262,9 @@ def fit(
         f"on {accelerator.num_processes} × {accelerator.device.type}, precision {accelerator.mixed_precision}"
     )
     examples = [Example.from_row(row) for row in validation]
+    predict = partial(
+        predict_spans, accelerator.unwrap_model(model), validation, schema, batch_size=args.per_device_eval_batch_size
+    )
     best = Best(Path(args.output_dir) / "best")
     history = Path(args.output_dir) / HISTORY
     history.unlink(missing_ok=True)
@@ -287,9 +291,7 @@ def fit(
                 bar.set_postfix(loss=f"{mean:.2f}", **rates, f1=f"{f1:.3f}", refresh=False)
                 bar.update()
 
-            predictions = predict_on_all_processes(
-                accelerator, model, validation, schema, args.per_device_eval_batch_size
-            )
+            predictions = predict_on_all_processes(accelerator, len(validation), predict)
             scores, threshold = score(predictions, examples, schema, args.metric_for_best_model)
             best.update(epoch, scores, threshold)
             loss, structure, count, seen = accelerator.reduce(sums, reduction="sum").tolist()

@@ -8,10 +8,18 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import torch
 from sentencepiece import SentencePieceTrainer
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers import BertWordPieceTokenizer
-from transformers import DebertaV2Config, ElectraConfig, PretrainedConfig, RobertaConfig, XLMRobertaConfig
+from transformers import (
+    DebertaV2Config,
+    ElectraConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
 
 from glinerko.starter import StarterSize, encoder_config
 
@@ -111,4 +119,27 @@ def build(name: str, directory: Path, texts: list[str]) -> Path:
         (directory / "gliner_config.json").write_text(json.dumps(config))
     else:
         raise ValueError(name)
+    return directory
+
+
+def gliner_v1(encoder: Path, directory: Path, max_len: int = 384) -> Path:
+    """A small GLiNER v1 model on the architecture and tokenizer of ``encoder``, as ``gliner`` saves it."""
+    from gliner.config import UniEncoderSpanConfig
+    from gliner.model import UniEncoderSpanGLiNER
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(encoder)
+    config = UniEncoderSpanConfig(
+        model_name="starter/korean-encoder",
+        encoder_config=DebertaV2Config.from_pretrained(encoder).to_dict(),
+        hidden_size=32,
+        max_width=4,
+        max_len=max_len,
+        span_mode="markerV0",
+    )
+    tokenizer.add_tokens([config.ent_token, config.sep_token], special_tokens=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = UniEncoderSpanGLiNER(config, tokenizer=tokenizer, backbone_from_pretrained=False)
+        model.resize_embeddings()
+    model.save_pretrained(str(directory))
     return directory

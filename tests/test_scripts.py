@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from conftest import ROOT, SAMPLE
-from layouts import build
+from layouts import build, gliner_v1
 from test_swap import roberta
 
 from glinerko.hub import load_extractor
@@ -74,16 +75,11 @@ def test_train_then_eval(flags, pair, tmp_path, config):
     assert model.threshold is not None
     assert model.label_schema.labels == ("Disease", "Drug", "Procedure", "Biomarker")
 
-    scored = run(
-        sys.executable,
-        "scripts/eval.py",
-        "--model",
-        directory / "best",
-        "--train_file",
-        SAMPLE / "train.jsonl",
-        "--compare",
-        pair[0],
-    )
+    others = [pair[0]]
+    if importlib.util.find_spec("gliner"):
+        others.append(gliner_v1(pair[1], tmp_path / "gliner_v1"))
+    trained_on = ["--train_file", SAMPLE / "train.jsonl"]
+    scored = run(sys.executable, "scripts/eval.py", "--model", directory / "best", *trained_on, "--compare", *others)
     assert scored.returncode == 0, scored.stderr
     assert "dictionary of training mentions" in scored.stdout
     result = json.loads((directory / "report" / "report.json").read_text())
@@ -93,7 +89,7 @@ def test_train_then_eval(flags, pair, tmp_path, config):
     assert result["targets"]["overall"]["target"] == 0.5
     assert result["targets"]["overall"]["f1_interval"][0] <= result["string_f1"]["overall"]["f1"]
     assert result["ceiling"]["string_f1"]["overall"]["f1"] > 0.9
-    assert [model["model"] for model in result["comparisons"]] == [str(directory / "best"), str(pair[0])]
+    assert [model["model"] for model in result["comparisons"]] == [*map(str, (directory / "best", *others))]
     gold = sum(result["errors"]["gold"]["all"].values())
     assert gold == result["span_f1"]["overall"]["gold"]
     assert "환자" not in (directory / "report" / "report.json").read_text()  # figures alone; texts are in the page

@@ -14,7 +14,7 @@ import datasets
 import torch
 from rich.console import Console
 from transformers import HfArgumentParser
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from glinerko.errors import GlinerkoError, first_line
 
@@ -47,9 +47,11 @@ def make_console(speaks: bool = True) -> Console:
 def quieten(is_main_process: bool) -> None:
     """One voice: progress of other libraries on the main process alone, and none that says nothing to a user."""
     logging.basicConfig(level=logging.INFO if is_main_process else logging.ERROR, format="%(message)s")
+    set_verbosity_error()  # gliner2 alone loads its own config as a class that transformers does not know
     disable_progress_bar()  # of a second or two, at each model that is loaded
-    for name in ("gliner2", "httpx", "datasets"):
+    for name in ("gliner2", "httpx2", "datasets"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
     if not is_main_process:
         datasets.disable_progress_bars()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from datasets.fingerprint import Hasher
 
 from glinerko import __version__
 from glinerko.errors import DataError, first_line
-from glinerko.rows import parse_row
+from glinerko.rows import find_mention, parse_row
 
 
 @dataclass(frozen=True, order=True)
@@ -188,6 +188,21 @@ def rows_from_texts(texts: Sequence[str], ids: Sequence[str]) -> Dataset:
     """Rows of texts without gold, to be predicted."""
     rows = [{**_empty_row(), "id": identifier, "text": text} for identifier, text in zip(ids, texts, strict=True)]
     return Dataset.from_list(rows, features=_FEATURES)
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write ``rows`` as JSON lines from which :func:`load_rows` gives the same documents."""
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            example = Example.from_row(row)
+            entities: dict[str, list] = {label: [] for label in example.labels}
+            for mention in example.mentions:
+                where = [{"text": mention.text, "start": start, "end": end} for start, end in mention.spans]
+                everywhere = find_mention(example.text, mention.text) == list(mention.spans)
+                entities[mention.label].extend([mention.text] if everywhere else where)
+            descriptions = {entry["label"]: entry["description"] for entry in row["descriptions"]}
+            content = {"id": row["id"], "text": row["text"], "entities": entities, "entity_descriptions": descriptions}
+            file.write(json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def _read_file(file: str) -> Dataset:

@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 import yaml
-from huggingface_hub import ModelCard
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
 from glinerko.errors import DataError, GlinerkoError, LoadError, first_line
-from glinerko.hub import fetch, read_config
+from glinerko.hub import fetch, read_config, read_licence
 from glinerko.segmentation import MAX_SINGLE_SYLLABLE_SHARE, Segmentation, measure_segmentation
 from glinerko.swap import check_compatibility
 from glinerko.tokenization import load_encoder_tokenizer
@@ -127,7 +126,7 @@ def inspect_encoder(
         return found
     try:
         found.kind, config = _read_kind(directory)
-        found.licence = _licence(directory)
+        found.licence = read_licence(directory)
         _describe(found, config)
         if found.kind in (Kind.ENCODER, Kind.SENTENCE):
             tokenizer = load_encoder_tokenizer(directory)
@@ -198,14 +197,6 @@ def _judge(found: Inspection, config: PretrainedConfig | dict, base: PretrainedC
     if found.kind is Kind.SENTENCE:
         reasons = ["a sentence model, whose token states can be used", *reasons]
     return verdict, "; ".join(reasons)
-
-
-def _licence(directory: Path) -> str | None:
-    card = directory / "README.md"
-    try:
-        return ModelCard.load(card).data.license if card.is_file() else None
-    except Exception:  # a card is free text, and any part of it may be malformed
-        return None
 
 
 def measure_relative_time(inspections: Sequence[Inspection], base: PretrainedConfig, pieces: int = 32) -> None:

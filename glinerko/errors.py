@@ -21,6 +21,10 @@ class TrainingError(GlinerkoError):
     """A training step whose result must not be trusted."""
 
 
+class PublishError(GlinerkoError):
+    """A model that must not be published, or a Hub that does not take it."""
+
+
 def first_line(error: Exception) -> str:
     """The first line of another library's message, for a message of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

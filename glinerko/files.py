@@ -6,6 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.utils.sha import sha_fileobj
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return sha_fileobj(file).hex()
+
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """UTF-8, indented, Korean as it is, with a final line break; the directory is made where there is none."""

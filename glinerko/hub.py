@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from gliner2.configuration import ExtractorConfig
 from gliner2.models.loading import reconcile_encoder_embeddings
-from huggingface_hub import snapshot_download
+from huggingface_hub import ModelCard, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -22,7 +22,7 @@ from transformers import AutoConfig
 
 from glinerko.errors import LoadError, first_line
 from glinerko.lora import adapter_base, merge_adapter
-from glinerko.modeling import CONFIG_KEY, KoreanSchemaTransformer, KoreanSpanExtractor
+from glinerko.modeling import CONFIG_KEY, FORMAT, KoreanSchemaTransformer, KoreanSpanExtractor
 from glinerko.tokenization import load_encoder_tokenizer
 from glinerko.words import load_word_splitter
 
@@ -100,6 +100,20 @@ def read_config(directory: Path) -> dict:
     return config
 
 
+def read_licence(directory: Path) -> str | None:
+    """The licence that the repository's own card states, where it states one."""
+    card = directory / "README.md"
+    try:
+        return ModelCard.load(card).data.license if card.is_file() else None
+    except Exception:  # a card is free text, and any part of it may be malformed
+        return None
+
+
+def public_name(name_or_path: str | Path) -> str:
+    """A Hub id as it is; of a directory only its name, for what is published."""
+    return Path(name_or_path).resolve().name if Path(name_or_path).exists() else str(name_or_path)
+
+
 def load_extractor(
     name_or_path: str | Path,
     *,
@@ -132,6 +146,12 @@ def load_extractor(
     if not weights.is_file():
         raise LoadError(f"{directory}: no model.safetensors (weights in another format are not read)")
     settings = config.get(CONFIG_KEY, {})
+    if settings.get("format", FORMAT) != FORMAT:
+        newer = settings["format"] > FORMAT
+        raise LoadError(
+            f"{directory}: saved in format {settings['format']} of glinerko, and this is format {FORMAT}: "
+            + ("upgrade glinerko" if newer else "load it with the glinerko that saved it")
+        )
     dictionary = directory / settings["user_dictionary"] if settings.get("user_dictionary") else None
     splitter = load_word_splitter(
         settings.get("word_splitter", "whitespace"), settings.get("lower_case", False), dictionary

@@ -16,15 +16,20 @@ from gliner2.processor import PreprocessedBatch, SamplingConfig, SchemaTransform
 
 from glinerko.continuation import ContinuationTokenizer
 from glinerko.data import LabelSchema
+from glinerko.errors import LoadError
 from glinerko.files import write_json
 from glinerko.kiwi import USER_DICTIONARY, write_user_dictionary
 from glinerko.lora import has_lora, save_adapter
 from glinerko.tokenization import restore_tokenizer_class
 from glinerko.windows import Window
-from glinerko.words import CarriedWordSplitter, SplitText
+from glinerko.words import CarriedWordSplitter, SplitText, split_batch
 
 #: The part of ``config.json`` that is ours: splitter, labels, descriptions, threshold.
 CONFIG_KEY = "glinerko"
+FORMAT = 1
+"""Of that part; a model of another one is refused rather than half understood."""
+
+_REFERENCE_TEXT = "환자는 제2형 당뇨병으로 인슐린을 투여받았고, 혈액 검사에서 HbA1c가 8.2%였다."
 
 
 class KoreanSchemaTransformer(SchemaTransformer):
@@ -145,6 +150,42 @@ class KoreanSpanExtractor(SpanExtractor):
         logits, _ = self._compute_direct_span_logits_batched(batch, *states)
         return [None if scores[0] is None else torch.sigmoid(scores[0][0].float()).cpu() for scores in logits]
 
+    def extract_entities(self, text: str, entity_types=None, threshold: float | None = None, **options) -> dict:
+        """As in gliner2, by default with the labels, descriptions and threshold that this model was trained with."""
+        return super().extract_entities(text, self._entity_types(entity_types), self._threshold(threshold), **options)
+
+    def batch_extract_entities(
+        self, texts: list[str], entity_types=None, batch_size: int = 8, threshold: float | None = None, **options
+    ) -> list[dict]:
+        """As in gliner2, by default with the labels, descriptions and threshold that this model was trained with."""
+        types = self._entity_types(entity_types)
+        return super().batch_extract_entities(texts, types, batch_size, self._threshold(threshold), **options)
+
+    def _entity_types(self, asked):
+        if asked is not None:
+            return asked
+        schema = self.label_schema
+        if schema is None:
+            raise LoadError("the model names no labels of its own: pass entity_types")
+        return {label: schema.descriptions.get(label, {}) for label in schema.labels}
+
+    def _threshold(self, asked: float | None) -> float:
+        return next(value for value in (asked, self.threshold, 0.5) if value is not None)
+
+    def reference_scores(self) -> list[list[float]] | None:
+        """The best score of the spans that start at each word of a fixed sentence: ``[labels, words]``.
+
+        Kept with a model, they tell whether it still gives what it gave when it was saved. ``None`` where the count
+        gate is shut.
+        """
+        (words,) = split_batch(self.processor.word_splitter.splitter, [_REFERENCE_TEXT])
+        window = Window(_REFERENCE_TEXT, words, self.label_schema.labels)
+        training = self.training
+        self.eval()
+        (scores,) = self.span_probabilities(self.processor.collate([window], self.label_schema))
+        self.train(training)
+        return None if scores is None else [[round(score, 5) for score in row] for row in scores.amax(-1).tolist()]
+
     @property
     def _settings(self) -> dict:
         return getattr(self.config, CONFIG_KEY, {})
@@ -167,6 +208,11 @@ class KoreanSpanExtractor(SpanExtractor):
     def threshold(self) -> float | None:
         """The threshold chosen on development data, where one was."""
         return self._settings.get("threshold")
+
+    @property
+    def validation(self) -> dict | None:
+        """What this model scored on its validation documents when it was saved."""
+        return self._settings.get("validation")
 
     @property
     def window_limits(self) -> dict[str, int]:

@@ -70,6 +70,21 @@ def error_plot(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     return figure
 
 
+def training_plot(history: Sequence[Mapping], metric: str) -> Figure:
+    """Loss and validation F1 by epoch, from the entries of ``history.jsonl``."""
+    figure, axes = _axes("Training", "epoch", "loss a window")
+    epochs = [entry["epoch"] for entry in history]
+    (loss,) = axes.plot(epochs, [entry["loss"] for entry in history], "--", color=_ACCENT, label="loss")
+    right = axes.twinx()
+    (f1,) = right.plot(epochs, [entry[metric]["overall"]["f1"] for entry in history], color=_COLOUR, label=metric)
+    right.set(ylim=(0, 1), ylabel=f"validation {metric}")
+    right.spines["top"].set_visible(False)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(handles=[loss, f1], frameon=False, loc="center right")
+    return figure
+
+
 def save_plots(figures: Mapping[str, Figure], directory: Path) -> dict[str, str]:
     """Write each figure as PNG, and return each as SVG to be put in a page."""
     drawn = {}

@@ -15,9 +15,9 @@ from transformers.utils import logging
 
 from glinerko.data import LabelSchema
 from glinerko.errors import LoadError, SwapError, first_line
-from glinerko.hub import fetch, load_extractor, read_config
+from glinerko.hub import fetch, load_extractor, public_name, read_config, read_licence
 from glinerko.kiwi import USER_DICTIONARY
-from glinerko.modeling import KoreanSchemaTransformer, KoreanSpanExtractor
+from glinerko.modeling import FORMAT, KoreanSchemaTransformer, KoreanSpanExtractor
 from glinerko.tokenization import load_encoder_tokenizer
 from glinerko.words import load_word_splitter
 
@@ -28,6 +28,8 @@ class SwapReport:
 
     base_model: str
     encoder: str
+    licences: dict[str, str | None] = field(default_factory=dict)
+    """Base model and encoder to the licence that their own cards state."""
     kept: dict[str, str] = field(default_factory=dict)
     """Module name to the SHA-256 of its weights, the same before and after."""
     initialised: dict[str, str] = field(default_factory=dict)
@@ -104,7 +106,7 @@ def swap_encoder(
     special_tokens = [token for token in SchemaTransformer.SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
     tokenizer.add_special_tokens({"additional_special_tokens": SchemaTransformer.SPECIAL_TOKENS})
 
-    name = base.config.model_name if encoder is None else _public_name(encoder)
+    name = base.config.model_name if encoder is None else public_name(encoder)
     heads = base.task_module_names()
     before = {head: weight_checksum(getattr(base, head)) for head in heads}
     widths = {"span_head": {**base.config.span_head, "max_width": max_width}, "max_width": max_width}
@@ -121,9 +123,11 @@ def swap_encoder(
         settings["user_dictionary"] = USER_DICTIONARY
     if schema is not None:
         settings |= {"labels": list(schema.labels), "descriptions": schema.descriptions}
-    model.configure(format=1, **settings)
+    model.configure(format=FORMAT, **settings)
 
-    report = SwapReport(str(base_model), "the base model's own" if encoder is None else str(encoder))
+    parents = [base_model, *([] if encoder is None else [encoder])]
+    report = SwapReport(public_name(base_model), "the base model's own" if encoder is None else public_name(encoder))
+    report.licences = {public_name(parent): read_licence(fetch(parent)) for parent in parents}
     for head in heads:
         if head_init == "keep":
             getattr(model, head).load_state_dict(getattr(base, head).state_dict())
@@ -219,8 +223,3 @@ def _changes(base: KoreanSpanExtractor, model: KoreanSpanExtractor, rows: int) -
 
 def _count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _public_name(name_or_path: str | Path) -> str:
-    """A Hub id as it is; of a directory only its name, since the config is published."""
-    return Path(name_or_path).name if Path(name_or_path).is_dir() else str(name_or_path)

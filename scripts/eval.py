@@ -23,9 +23,11 @@ import torch
 import yaml
 from accelerate import Accelerator
 from datasets import Dataset
+from gliner2 import AutoExtractor
 from rich.console import Console
 
 from glinerko.analysis import count_errors, judge_spans
+from glinerko.card import weights_digest
 from glinerko.cli import make_console, parse_arguments, quieten, run
 from glinerko.data import Example, LabelSchema, Span, label_schema, load_rows, require_labels, shared_texts
 from glinerko.errors import DataError, GlinerkoError, LoadError, first_line
@@ -48,6 +50,7 @@ from glinerko.prediction import Predictions, predict_on_all_processes, predict_s
 from glinerko.reports import as_markdown, comparison_table, data_table, error_table, score_table, target_table
 from glinerko.significance import compare_f1, f1_interval
 from glinerko.targets import Outcome, annotate, report_data, span_outcomes
+from glinerko.words import KoreanWordSplitter
 
 DATA = Path(__file__).parents[1] / "data"
 STRINGS, SPANS = "(mention, label) sets", "strict spans"
@@ -98,6 +101,10 @@ class Arguments:
         default="raise", metadata={"help": "stop at a malformed row or skip and count it", "choices": ["raise", "skip"]}
     )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "windows a process takes at a time"})
+    plain_gliner2: bool = field(
+        default=False,
+        metadata={"help": "also score the model as gliner2 alone loads it, by each word splitter: for the card"},
+    )
     report_dir: str | None = field(
         default=None, metadata={"help": "where the report goes; report/ beside the model, or outputs/report"}
     )
@@ -150,6 +157,7 @@ def main() -> None:
     ceiling = score_ceiling(ours)
     result = {
         "model": name,
+        "weights": weights_digest(fetch(name)),
         "test_file": args.test_file,
         "metric": args.metric,
         "documents": len(ours.examples),
@@ -180,6 +188,9 @@ def main() -> None:
     if args.compare:
         result["comparisons"] = compare_models(evaluations, args.metric)
         tables.append(comparison_table(result["comparisons"], args.metric))
+
+    if args.plain_gliner2:
+        result["plain_gliner2"] = score_plain_gliner2(ours, args, accelerator, console)
 
     # 3. Why does it fail?
     outcomes = [span_outcomes(row) for row in ours.annotated]
@@ -270,6 +281,28 @@ def score_ceiling(ours: Evaluation) -> dict[str, Scores]:
         for row in ours.annotated
     ]
     return {metric: function(ours.examples, perfect, ours.schema.labels) for metric, function in METRICS.items()}
+
+
+def score_plain_gliner2(
+    ours: Evaluation, args: Arguments, accelerator: Accelerator, console: Console
+) -> dict[str, float]:
+    """F1 of the same weights as gliner2 alone loads and runs them, by word splitter."""
+    directory, labels = fetch(ours.name), ours.schema.labels
+    types = {label: ours.schema.descriptions.get(label, {}) for label in labels}
+    texts = [example.text for example in ours.examples]
+    scores = {}
+    for splitter in ("whitespace", "char", KoreanWordSplitter()):
+        model = AutoExtractor.from_pretrained(str(directory), word_splitter=splitter, map_location=accelerator.device)
+        name = splitter if isinstance(splitter, str) else "KoreanWordSplitter()"
+        batch_size = args.per_device_eval_batch_size
+        found = model.batch_extract_entities(texts, types, batch_size, ours.threshold, include_spans=True)
+        spans = [
+            [Span(s["start"], s["end"], label) for label, each in document["entities"].items() for s in each]
+            for document in found
+        ]
+        scores[name] = METRICS[args.metric](ours.examples, spans, labels).overall.f1
+        console.print(f"gliner2 alone, word_splitter={name}: {args.metric} {scores[name]:.4f}", highlight=False)
+    return scores
 
 
 def parse_targets(targets: list[str]) -> dict[str, float]:

@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import shutil
 import signal
 import tempfile
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
@@ -31,14 +33,25 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import get_scheduler
 
+from glinerko.card import DATA_REPORT, ENVIRONMENT, HISTORY, SWAP_REPORT, TRAINING_ARGUMENTS, write_card
 from glinerko.cli import make_console, parse_arguments, quieten, run
-from glinerko.data import Example, LabelSchema, label_schema, load_rows, require_labels, shared_texts, split_rows
+from glinerko.data import (
+    Example,
+    LabelSchema,
+    label_schema,
+    load_rows,
+    require_labels,
+    shared_texts,
+    split_rows,
+    write_rows,
+)
 from glinerko.errors import DataError, GlinerkoError
 from glinerko.files import write_json
 from glinerko.lora import add_lora
 from glinerko.metrics import METRICS, Scores, best_threshold, sweep
 from glinerko.modeling import KoreanSpanExtractor
 from glinerko.prediction import Predictions, predict_on_all_processes, predict_spans
+from glinerko.publishing import prepare_repository, publish, verify_saved
 from glinerko.reports import data_table, piece_table, score_table, swap_table
 from glinerko.segmentation import WAYS, report_pieces
 from glinerko.swap import swap_encoder
@@ -46,7 +59,7 @@ from glinerko.targets import annotate, report_data, training_windows, window_fro
 from glinerko.training import WindowCollator, check_step, freeze_unused, parameter_groups
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
-HISTORY = "history.jsonl"
+VALIDATION = "validation.jsonl"
 
 
 @dataclass
@@ -138,6 +151,14 @@ class TrainingArguments:
     )  # fmt: skip
     dataloader_num_workers: int = field(default=0, metadata={"help": "processes that make batches ahead"})
     seed: int = field(default=42, metadata={"help": "of everything that is drawn"})
+    push_to_hub: bool = field(default=False, metadata={"help": "publish the best model when training ends"})
+    hub_model_id: str | None = field(
+        default=None, metadata={"help": "user/model; the name of output_dir under the token's user by default"}
+    )
+    hub_private_repo: bool | None = field(
+        default=None, metadata={"help": "make a new repository private; the owner's default otherwise"}
+    )
+    hub_token: str | None = field(default=None, metadata={"help": "a token; that of `hf auth login` by default"})
 
 
 def main() -> None:
@@ -153,6 +174,10 @@ def main() -> None:
     set_seed(args.seed)
     console = make_console(accelerator.is_main_process)
     output_dir = prepare_output_dir(args, accelerator)
+    if args.push_to_hub and accelerator.is_main_process:  # a token that may not write fails now
+        args.hub_model_id = prepare_repository(
+            args.hub_model_id or output_dir.resolve().name, token=args.hub_token, private=args.hub_private_repo
+        )
 
     # 1. The documents.
     with accelerator.main_process_first():
@@ -190,8 +215,11 @@ def main() -> None:
         windows = training_windows(annotated["training"], schema)
     model.configure(window=limits)
     if accelerator.is_main_process:
-        write_json(output_dir / "training_args.json", {**asdict(model_args), **asdict(data_args), **asdict(args)})
-        write_json(output_dir / "swap_report.json", asdict(swap_report))
+        arguments = {**asdict(model_args), **asdict(data_args), **asdict(args), "hub_token": None}
+        write_json(output_dir / TRAINING_ARGUMENTS, arguments)
+        write_json(output_dir / ENVIRONMENT, describe_environment(accelerator))
+        write_json(output_dir / SWAP_REPORT, asdict(swap_report))
+        write_rows(rows["validation"], output_dir / VALIDATION)
         report_all(annotated, model.processor, schema, sources, skipped, output_dir, console)
 
     # 4. The training, and what came of it.
@@ -205,7 +233,14 @@ def main() -> None:
         f"Next     python scripts/eval.py --model {best.directory} --test_file YOUR_TEST.jsonl",
         highlight=False,
     )
-    accelerator.end_training()
+    accelerator.wait_for_everyone()
+    accelerator.end_training()  # the other processes need not wait for an upload
+    if accelerator.is_main_process:
+        write_card(best.directory, args.hub_model_id)
+        if args.push_to_hub:
+            verify_saved(best.directory, output_dir / VALIDATION, args.per_device_eval_batch_size)
+            commit = publish(best.directory, args.hub_model_id, token=args.hub_token, tell=console.print)
+            console.print(f"Hub      {commit.commit_url}", highlight=False)
 
 
 @dataclass
@@ -307,7 +342,7 @@ def fit(
                 if predictions.closed_gates:
                     bar.write(f"  count gate shut on {predictions.closed_gates} of {predictions.windows} windows")
                 if best.epoch == epoch:
-                    save_best(accelerator.unwrap_model(model), best, args)
+                    save_best(accelerator.unwrap_model(model), best, args, accelerator.mixed_precision)
             accelerator.wait_for_everyone()
             if epoch - best.epoch >= args.early_stopping_patience:
                 accelerator.print(f"No better F1 for {args.early_stopping_patience} epochs: stopped early.")
@@ -354,11 +389,17 @@ def score(predictions: Predictions, examples: list[Example], schema: LabelSchema
     return by_threshold[threshold], threshold
 
 
-def save_best(model: KoreanSpanExtractor, best: Best, args: TrainingArguments) -> None:
+def save_best(model: KoreanSpanExtractor, best: Best, args: TrainingArguments, precision: str) -> None:
     """Write the model beside the one before it and put it in its place, so that `best/` is never half a model."""
     model.configure(
         threshold=best.threshold,
-        validation={"epoch": best.epoch, args.metric_for_best_model: best.scores.overall.f1},
+        validation={
+            "epoch": best.epoch,
+            "metric": args.metric_for_best_model,
+            "f1": best.scores.overall.f1,
+            "precision": precision,
+            "reference_scores": model.reference_scores(),
+        },
     )
     fresh, old = best.directory.with_name("best.new"), best.directory.with_name("best.old")
     for leftover in (fresh, old):
@@ -423,7 +464,7 @@ def report_all(annotated, processor, schema, sources, skipped, output_dir, conso
     pieces = report_pieces(annotated["training"], processor)
     figures = {name: report.to_dict() for name, report in reports.items()}
     figures["pieces"] = {way: report.to_dict() for way, report in pieces.items()}
-    write_json(output_dir / "data_report.json", figures)
+    write_json(output_dir / DATA_REPORT, figures)
     console.print(data_table(reports))
     console.print(piece_table(pieces, WAYS[processor.word_splitter.continuation is not None]))
     console.print(f"Mentions that are no target are listed in {output_dir}/unreached_*.jsonl", highlight=False)
@@ -435,6 +476,18 @@ def report_all(annotated, processor, schema, sources, skipped, output_dir, conso
             f"[yellow]{partial} training rows do not name all of {', '.join(schema.labels)}, and so do not say that "
             "the others are absent; --labels says so for every row."
         )
+
+
+def describe_environment(accelerator: Accelerator) -> dict:
+    """Versions and device, for the card."""
+    names = ("glinerko", "gliner2", "torch", "transformers", "accelerate", "kiwipiepy")
+    on_gpu = accelerator.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(accelerator.device) if on_gpu else accelerator.device.type.upper(),
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
+    }
 
 
 def choose_precision(wanted: str) -> str | None:

@@ -14,12 +14,14 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from conftest import ROOT, SAMPLE
+from hub_server import WRITE, serve
 from layouts import build, gliner_v1
 from test_swap import roberta
 
 from glinerko.hub import load_extractor
 
 TRAIN = "scripts/train_gliner2_korean_encoder.py"
+PUSH = "scripts/push_to_hub.py"
 VERIFY = "scripts/verify_encoder_swap.py"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file"]
 
@@ -238,3 +240,50 @@ def test_accelerate_configs_load(path):
     config = load_config_from_file(str(path))
     assert config.num_processes >= 1
     assert (config.mixed_precision == "bf16") == ("gpu" in path.stem)
+
+
+LOAD_AS_THE_CARD_SAYS = """
+import json, re, sys
+from pathlib import Path
+from huggingface_hub import hf_hub_download
+from glinerko import load_extractor
+name, local, text = sys.argv[1:]
+for snippet in re.findall("```python\\n(.*?)```", Path(hf_hub_download(name, "README.md")).read_text(), re.S):
+    exec(snippet, {})
+found = [load_extractor(where).extract_entities(text, include_confidence=True) for where in (name, local)]
+assert found[0] == found[1], found
+assert any(found[0]["entities"].values())
+"""
+
+
+@pytest.mark.slow
+def test_a_run_is_published_and_its_card_tells_how_to_load_it(flags, tmp_path, sample_rows):
+    with serve() as hub:
+        environment = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_TOKEN": "",
+            "HF_HOME": str(tmp_path / "home"),
+        }
+        push = ["--push_to_hub", "--hub_model_id", "korean-ner", "--hub_private_repo", "true", "--hub_token"]
+        one_line_error(run(sys.executable, TRAIN, *flags, *push, "hf_wrong", **environment), "no valid token")
+        result = run(*LAUNCH, "accelerate_configs/cpu_multi.yaml", TRAIN, *flags, *push, WRITE, **environment)
+        assert result.returncode == 0, result.stderr
+        repository = hub.repositories["ada/korean-ner"]
+        assert repository.private
+        assert hub.count("POST", "/commit/") == 1
+        assert f"ada/korean-ner/commit/{repository.refs['main']}" in result.stdout.replace("\n", "")
+        assert WRITE not in result.stdout + result.stderr
+        written = [path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()]
+        assert not any(WRITE.encode() in content for content in written)
+        environment |= {"HF_HOME": str(tmp_path / "another_home"), "HF_TOKEN": WRITE}
+        best, text = tmp_path / "run" / "best", sample_rows["text"][0]
+        loaded = run(sys.executable, "-c", LOAD_AS_THE_CARD_SAYS, "ada/korean-ner", best, text, **environment)
+        assert loaded.returncode == 0, loaded.stderr
+        assert loaded.stdout.count("entities") == 2
+
+        again = run(sys.executable, PUSH, best, "--hub_model_id", "ada/korean-ner", **environment)
+        assert again.returncode == 0, again.stderr
+        assert hub.count("POST", "/commit/") == 1
+        one_line_error(run(sys.executable, PUSH, tmp_path, "--hub_model_id", "a/b", **environment), "no config.json")

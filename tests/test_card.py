@@ -1,0 +1,114 @@
+"""The card states what was measured, and nothing that must stay at home."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+from conftest import ROOT
+from huggingface_hub import ModelCard
+
+from glinerko import card
+from glinerko.card import write_card
+from glinerko.publishing import published_files
+
+EXAMPLE = ROOT / "docs" / "model_card"
+TOKEN, PATIENT, HOME = "hf_aSecretToken", "김철수 환자는 당뇨병으로", "/home/ada/patients"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's directory with facts and, among them, what must not be published."""
+    best = tmp_path / "ward" / "best"
+    best.mkdir(parents=True)
+    (best / "model.safetensors").write_bytes(b"weights")
+
+    def read(name: str) -> dict:
+        return json.loads((EXAMPLE / name).read_text())
+
+    def write(path: str, content: dict) -> None:
+        (tmp_path / "ward" / path).parent.mkdir(exist_ok=True)
+        (tmp_path / "ward" / path).write_text(json.dumps(content, ensure_ascii=False))
+
+    secrets = {"hub_token": TOKEN, "train_file": f"{HOME}/train.jsonl", "output_dir": HOME, "dataset_name": str(best),
+               "user_dictionary": f"{HOME}/words.tsv", "note": PATIENT}  # fmt: skip
+    write("training_args.json", {**read("training_args.json"), **secrets})
+    data = read("data_report.json")
+    write("data_report.json", {name: {**part, "source": f"{HOME}/train.jsonl"} for name, part in data.items()})
+    for name in ("environment.json", "swap_report.json"):
+        write(name, read(name))
+    entry = json.loads((EXAMPLE / "history.jsonl").read_text().splitlines()[-1])
+    write("history.jsonl", {**entry, "worst_document": PATIENT})
+    report = {**read("evaluation.json"), "model": HOME, "test_file": f"{HOME}/test.jsonl", "worst": PATIENT}
+    report |= {"texts_shared_with_training": [PATIENT], "weights": card.weights_digest(best)}
+    write("report/report.json", report)
+    for name in card.IMAGES:
+        shutil.copy(EXAMPLE / "images" / f"{name}.png", tmp_path / "ward" / "report")
+    write("best/config.json", read("config.json"))
+    return tmp_path / "ward"
+
+
+def test_no_text_no_path_and_no_token_is_published(run):
+    write_card(run / "best", "ada/korean-ner")
+    files = published_files(run / "best")
+    assert len(files) >= 11
+    for path in files:
+        content = (run / "best" / path).read_bytes()
+        for secret in (TOKEN, PATIENT, PATIENT.split()[0], HOME, str(run)):
+            assert secret.encode() not in content, path
+            assert json.dumps(secret).strip('"').encode() not in content, path
+
+
+def test_metadata_is_what_the_hub_expects(run):
+    swap = json.loads((run / "swap_report.json").read_text())
+    parents = {"fastino/gliner2-base-v1": "apache-2.0", "team-lucid/deberta-v3-base-korean": "apache-2.0"}
+    base_model, encoder = parents
+    (run / "swap_report.json").write_text(
+        json.dumps({**swap, "base_model": base_model, "encoder": encoder, "licences": parents})
+    )
+    data = ModelCard.load(write_card(run / "best", "ada/korean-ner")).data
+    assert (data.language, data.library_name, data.pipeline_tag) == ("ko", "gliner2", "token-classification")
+    assert (data.base_model, data.base_model_relation, data.license) == (list(parents), "finetune", "apache-2.0")
+    assert data.model_name == "korean-ner"
+    evaluation = json.loads((EXAMPLE / "evaluation.json").read_text())
+    results = {result.metric_name: result.metric_value for result in data.eval_results}
+    assert results["string F1"] == round(evaluation["string_f1"]["overall"]["f1"], 4)
+    assert {result.dataset_split for result in data.eval_results} == {"test"}
+    parents[encoder] = "cc-by-sa-4.0"
+    (run / "swap_report.json").write_text(json.dumps({**swap, "licences": parents}))
+    path = write_card(run / "best", "ada/korean-ner")
+    assert ModelCard.load(path).data.license is None
+    assert "(cc-by-sa-4.0)" in path.read_text()
+
+
+def test_what_was_not_measured_is_absent(run):
+    text = write_card(run / "best").read_text()
+    assert "test documents" in text
+    assert "gliner2, `word_splitter=char`" in text
+    report = json.loads((run / "report" / "report.json").read_text())
+    (run / "report" / "report.json").write_text(json.dumps({**report, "weights": "of another epoch"}))
+    (run / "best" / "evaluation.json").unlink()
+    text = write_card(run / "best").read_text()
+    assert "Not yet scored on test documents" in text
+    assert "word_splitter=char" not in text
+    assert ModelCard.load(run / "best" / "README.md").data.eval_results[0].dataset_split == "validation"
+    for name in ("history.jsonl", "training_args.json", "data_report.json", "environment.json", "swap_report.json"):
+        (run / name).unlink()
+        (run / "best" / name).unlink()
+    shutil.rmtree(run / "best" / "images")
+    text = write_card(run / "best").read_text()
+    assert "## Scores" not in text
+    assert "Trained on" not in text
+    assert not re.search(r"0\.0{2,}|None|nan|Undefined|\[\]|\{\}", text)
+    assert ModelCard.load(run / "best" / "README.md").data.eval_results is None
+
+
+def test_the_example_in_the_documentation_is_what_the_code_writes(tmp_path, monkeypatch):
+    copy = shutil.copytree(EXAMPLE, tmp_path / "model_card")
+    weights = json.loads((EXAMPLE / "evaluation.json").read_text())["weights"]
+    monkeypatch.setattr(card, "weights_digest", lambda _: weights)
+    monkeypatch.setattr(card, "save_plots", lambda *_: None)
+    written = write_card(copy, "USER/korean-medical-ner")
+    assert written.read_text() == (EXAMPLE / "README.md").read_text(), "python scripts/push_to_hub.py --card_only"

@@ -8,15 +8,18 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
+import yaml
 from rich.console import Console
 from transformers import HfArgumentParser
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from glinerko.errors import GlinerkoError, first_line
+from glinerko.errors import GlinerkoError, Stopped, first_line
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -24,19 +27,26 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 def parse_arguments(*dataclasses: type, description: str) -> tuple[Any, ...]:
-    """An instance of each dataclass, from flags, or from the one YAML or JSON file named in their place.
+    """An instance of each dataclass, from flags, or from a YAML or JSON file and the flags after it.
 
     Raises:
         GlinerkoError: the file cannot be read, or sets what there is not.
     """
     parser = HfArgumentParser(dataclasses, description=description, formatter_class=_HelpFormatter)
-    if len(sys.argv) != 2 or not sys.argv[1].endswith((".yaml", ".yml", ".json")):
-        return parser.parse_args_into_dataclasses()
-    read = parser.parse_json_file if sys.argv[1].endswith(".json") else parser.parse_yaml_file
-    try:
-        return read(sys.argv[1])
-    except Exception as error:  # yaml, json and the parser each raise their own
-        raise GlinerkoError(f"{sys.argv[1]}: {first_line(error)}") from error
+    flags = sys.argv[1:]
+    if flags and flags[0].endswith((".yaml", ".yml", ".json")):
+        try:
+            settings = dict(yaml.safe_load(Path(flags[0]).read_text(encoding="utf-8")) or {})  # JSON is YAML too
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise GlinerkoError(f"{flags[0]}: expected `option: value` ({first_line(error)})") from error
+        unknown = settings.keys() - {action.dest for action in parser._actions}
+        if unknown:
+            raise GlinerkoError(f"{flags[0]}: there is no option {', '.join(sorted(unknown))}")
+        # As flags, so that the file's values are checked as theirs are, and a flag after the file wins.
+        named = ((name, value if isinstance(value, list) else [value]) for name, value in settings.items())
+        given = [[f"--{name}", *map(str, values)] for name, values in named if values != [None]]
+        flags = [*chain.from_iterable(given), *flags[1:]]
+    return parser.parse_args_into_dataclasses(args=flags)
 
 
 def make_console(speaks: bool = True) -> Console:
@@ -60,7 +70,8 @@ def quieten(is_main_process: bool) -> None:
 def run(main: Callable[[], None]) -> None:
     """Run a script's ``main``; an error meant for the user, or an interruption, ends it with one line.
 
-    The exit status is 2 after an error and 130 after an interruption. Of several processes the first one speaks.
+    The exit status is 2 after an error, 75 for a run that stopped and can go on, and 130 after an interruption. Of
+    several processes the first one speaks.
     """
     # Activations that fade to denormal numbers can make a step on a CPU fifty times slower. Before any thread starts.
     torch.set_flush_denormal(True)
@@ -71,6 +82,10 @@ def run(main: Callable[[], None]) -> None:
         if speaks:
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stopped:
+        if speaks:
+            print(f"\n{stopped}", file=sys.stderr)
+        sys.exit(75)  # EX_TEMPFAIL: try again
     except KeyboardInterrupt as interruption:
         if speaks:
             print(f"\ninterrupted{f': {interruption}' if str(interruption) else ''}", file=sys.stderr)

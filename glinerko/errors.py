@@ -21,6 +21,10 @@ class TrainingError(GlinerkoError):
     """A training step whose result must not be trusted."""
 
 
+class Stopped(Exception):
+    """A run that was asked to stop and can go on. The message says from where."""
+
+
 class PublishError(GlinerkoError):
     """A model that must not be published, or a Hub that does not take it."""
 

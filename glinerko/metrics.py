@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from nervaluate import Evaluator
+from numpy.typing import ArrayLike
 
 from glinerko.data import Example, Span
 from glinerko.significance import f1_interval
@@ -51,6 +52,14 @@ class Scores:
     counts: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), int), repr=False, compare=False)
     """``[documents, labels, 3]``: true positives, predicted, gold."""
 
+    @classmethod
+    def from_counts(cls, counts: ArrayLike, labels: Sequence[str]) -> Scores:
+        """Scores from ``[documents, labels, 3]``: true positives, predicted, gold."""
+        counts = np.asarray(counts, dtype=int)
+        totals = counts.sum(axis=0)
+        by_label = {label: Score(*map(int, totals[index])) for index, label in enumerate(labels)}
+        return cls(Score(*map(int, totals.sum(axis=0))), by_label, counts)
+
     @property
     def macro_f1(self) -> float:
         """The mean of the labels' F1, of labels with gold or predictions."""
@@ -75,9 +84,7 @@ def score_sets(gold: Sequence[set[tuple]], predicted: Sequence[set[tuple]], labe
         for kind, items in enumerate((expected & found, found, expected)):
             for item in items:
                 counts[document, place[item[-1]], kind] += 1
-    totals = counts.sum(axis=0)
-    by_label = {label: Score(*map(int, totals[index])) for label, index in place.items()}
-    return Scores(Score(*map(int, totals.sum(axis=0))), by_label, counts)
+    return Scores.from_counts(counts, labels)
 
 
 def score_spans(examples: Sequence[Example], predicted: Sequence[Iterable[Span]], labels: Sequence[str]) -> Scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from functools import lru_cache
@@ -26,6 +27,8 @@ from glinerko.words import CarriedWordSplitter, SplitText, split_batch
 
 #: The part of ``config.json`` that is ours: splitter, labels, descriptions, threshold.
 CONFIG_KEY = "glinerko"
+SCORE_TOLERANCE = 2e-3
+"""How far the scores of one model may lie apart on two machines."""
 FORMAT = 1
 """Of that part; a model of another one is refused rather than half understood."""
 
@@ -116,6 +119,13 @@ def _gliner2_schema(window: Window, schema: LabelSchema) -> dict:
         entities[span.label].append(mention)
     descriptions = {label: schema.descriptions[label] for label in window.labels if label in schema.descriptions}
     return {"entities": entities, "entity_descriptions": descriptions}
+
+
+def score_difference(first: list[list[float]] | None, second: list[list[float]] | None) -> float:
+    """How far two :meth:`KoreanSpanExtractor.reference_scores` lie apart; infinite where words or gate differ."""
+    if first is None or second is None or len(first[0]) != len(second[0]):
+        return 0.0 if first is second is None else math.inf
+    return (torch.tensor(first) - torch.tensor(second)).abs().max().item()
 
 
 class KoreanSpanExtractor(SpanExtractor):

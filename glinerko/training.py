@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 import torch
+from datasets import Dataset
 from gliner2.processor import PreprocessedBatch
 
 from glinerko.data import LabelSchema
 from glinerko.errors import TrainingError
 from glinerko.modeling import KoreanSchemaTransformer, KoreanSpanExtractor
 from glinerko.targets import window_from_row
+
+
+class StopRequest:
+    """Whether a run is asked to stop after the step at hand: by SIGINT, by SIGTERM, or since its time is up.
+
+    A second signal interrupts at once. In the background too, where a shell has SIGINT ignored.
+
+    Args:
+        minutes: How long the run may take, from now; without end where ``None``.
+    """
+
+    def __init__(self, minutes: float | None = None):
+        self.reason: str | None = None
+        self._minutes, self._end = minutes, math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self.patient = False
+        """Whether a signal waits for the end of a step; one that comes while it is not set interrupts at once."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    @property
+    def asked(self) -> bool:
+        if self.reason is None and time.monotonic() >= self._end:
+            self.reason = f"stopped after {self._minutes:g} minutes,"
+        return self.reason is not None
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if not self.patient or self.reason is not None:
+            raise KeyboardInterrupt
+        self.reason = f"stopped by {signal.Signals(number).name},"
 
 
 @dataclass
@@ -81,6 +119,30 @@ def freeze_unused(model: KoreanSpanExtractor, batch: PreprocessedBatch) -> list[
         parameter.requires_grad_(False)
     model.zero_grad()
     return sorted({".".join(name.split(".")[: 2 if name.startswith("encoder.") else 1]) for name, _ in unused})
+
+
+def longest_rows(windows: Dataset, number: int) -> list[int]:
+    """The indices of the ``number`` windows with the most words."""
+    batches = windows.select_columns("words").with_format("arrow").iter(1000)
+    lengths = np.concatenate([pc.list_value_length(batch["words"]).to_numpy() for batch in batches])
+    return np.argsort(-lengths, kind="stable")[:number].tolist()
+
+
+def check_disk_space(model: torch.nn.Module, directory: Path, checkpoints: int) -> None:
+    """See that ``directory`` has room for the best model and for so many checkpoints, one more while it is written.
+
+    Raises:
+        TrainingError: with what is free and what is needed.
+    """
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    needed = 2 * weights + (checkpoints + 1) * (weights + 2 * trained)  # AdamW keeps two figures for each weight
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise TrainingError(
+            f"{directory}: {free / 1e9:.1f} GB are free, and the best model and {checkpoints} checkpoints take up to "
+            f"{needed / 1e9:.1f} GB: make room, or lower --checkpoints_total_limit"
+        )
 
 
 def check_step(

@@ -3,9 +3,12 @@
     accelerate launch scripts/train_gliner2_korean_encoder.py
     accelerate launch scripts/train_gliner2_korean_encoder.py --train_file train.jsonl --output_dir outputs/medical
     accelerate launch --config_file accelerate_configs/multi_gpu.yaml scripts/train_gliner2_korean_encoder.py run.yaml
+    accelerate launch scripts/train_gliner2_korean_encoder.py run.yaml --resume_from_checkpoint latest
 
-The first command trains on the bundled sample corpus. A YAML or JSON file may take the place of all flags. The best
-model of the run, by F1 on the validation documents, goes to OUTPUT_DIR/best.
+The first command trains on the bundled sample corpus. A YAML or JSON file may stand before the flags. The best model of
+the run, by F1 on the validation documents, goes to OUTPUT_DIR/best. A run that is stopped (SIGTERM, SIGINT,
+--max_train_minutes) finishes its step, leaves a checkpoint and exits with status 75; resumed, it ends in the same
+weights as if it had never been stopped.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import math
 import os
 import platform
 import shutil
-import signal
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -25,8 +28,9 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import set_seed
+from accelerate import Accelerator, DataLoaderConfiguration, skip_first_batches
+from accelerate.utils import gather_object, set_seed
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from datasets import Dataset
 from rich.console import Console
 from torch.utils.data import DataLoader
@@ -34,6 +38,13 @@ from tqdm import tqdm
 from transformers import get_scheduler
 
 from glinerko.card import DATA_REPORT, ENVIRONMENT, HISTORY, SWAP_REPORT, TRAINING_ARGUMENTS, write_card
+from glinerko.checkpoints import (
+    dataset_digest,
+    differences,
+    find_checkpoint,
+    list_checkpoints,
+    save_checkpoint,
+)
 from glinerko.cli import make_console, parse_arguments, quieten, run
 from glinerko.data import (
     Example,
@@ -45,21 +56,38 @@ from glinerko.data import (
     split_rows,
     write_rows,
 )
-from glinerko.errors import DataError, GlinerkoError
+from glinerko.errors import DataError, GlinerkoError, Stopped, TrainingError
 from glinerko.files import write_json
+from glinerko.hub import load_extractor
 from glinerko.lora import add_lora
 from glinerko.metrics import METRICS, Scores, best_threshold, sweep
-from glinerko.modeling import KoreanSpanExtractor
+from glinerko.modeling import SCORE_TOLERANCE, KoreanSpanExtractor, score_difference
 from glinerko.prediction import Predictions, predict_on_all_processes, predict_spans
 from glinerko.publishing import prepare_repository, publish, verify_saved
 from glinerko.reports import data_table, piece_table, score_table, swap_table
 from glinerko.segmentation import WAYS, report_pieces
-from glinerko.swap import swap_encoder
+from glinerko.swap import swap_encoder, weight_checksum
 from glinerko.targets import annotate, report_data, training_windows, window_from_row
-from glinerko.training import WindowCollator, check_step, freeze_unused, parameter_groups
+from glinerko.training import (
+    StopRequest,
+    WindowCollator,
+    check_disk_space,
+    check_step,
+    freeze_unused,
+    longest_rows,
+    parameter_groups,
+)
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 VALIDATION = "validation.jsonl"
+
+# Settings that do not change what a run ends in, and paths, of which the content is compared.
+NOT_OF_THE_RESULT = {
+    "base_model", "korean_encoder", "user_dictionary", "train_file", "validation_file", "output_dir",
+    "overwrite_output_dir", "per_device_eval_batch_size", "dataloader_num_workers", "checkpointing_steps",
+    "checkpoints_total_limit", "resume_from_checkpoint", "resume_anyway", "max_train_minutes", "push_to_hub",
+    "hub_model_id", "hub_private_repo", "hub_token",
+}  # fmt: skip
 
 
 @dataclass
@@ -132,6 +160,9 @@ class TrainingArguments:
     num_train_epochs: int = field(default=15, metadata={"help": "passes over the training windows, at most"})
     max_train_steps: int | None = field(default=None, metadata={"help": "optimizer steps, instead of epochs"})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "windows a process takes at a time"})
+    auto_find_batch_size: bool = field(
+        default=False, metadata={"help": "halve the batch until it fits in memory, and accumulate more of them"}
+    )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "the same, for evaluation"})
     gradient_accumulation_steps: int = field(default=2, metadata={"help": "batches before the optimizer steps"})
     lr_scheduler_type: str = field(default="linear", metadata={"help": "of the rates", "choices": ["linear", "cosine"]})
@@ -151,6 +182,17 @@ class TrainingArguments:
     )  # fmt: skip
     dataloader_num_workers: int = field(default=0, metadata={"help": "processes that make batches ahead"})
     seed: int = field(default=42, metadata={"help": "of everything that is drawn"})
+    checkpointing_steps: str = field(
+        default="epoch", metadata={"help": "checkpoint after every 'epoch', after so many optimizer steps, or 'no'"}
+    )
+    checkpoints_total_limit: int = field(default=2, metadata={"help": "checkpoints that are kept, the newest"})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "'latest' of output_dir, or the path of a checkpoint, to go on from"}
+    )
+    resume_anyway: bool = field(default=False, metadata={"help": "go on although the data or the settings differ"})
+    max_train_minutes: float | None = field(
+        default=None, metadata={"help": "stop after so long, counted from the start, with a checkpoint"}
+    )
     push_to_hub: bool = field(default=False, metadata={"help": "publish the best model when training ends"})
     hub_model_id: str | None = field(
         default=None, metadata={"help": "user/model; the name of output_dir under the token's user by default"}
@@ -169,8 +211,7 @@ def main() -> None:
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
     )
     quieten(accelerator.is_main_process)
-    for stop in (signal.SIGINT, signal.SIGTERM):  # in the background too, where a shell has SIGINT ignored
-        signal.signal(stop, signal.default_int_handler)
+    stop = StopRequest(args.max_train_minutes)
     set_seed(args.seed)
     console = make_console(accelerator.is_main_process)
     output_dir = prepare_output_dir(args, accelerator)
@@ -214,8 +255,8 @@ def main() -> None:
         }
         windows = training_windows(annotated["training"], schema)
     model.configure(window=limits)
+    arguments = {**asdict(model_args), **asdict(data_args), **asdict(args), "hub_token": None}
     if accelerator.is_main_process:
-        arguments = {**asdict(model_args), **asdict(data_args), **asdict(args), "hub_token": None}
         write_json(output_dir / TRAINING_ARGUMENTS, arguments)
         write_json(output_dir / ENVIRONMENT, describe_environment(accelerator))
         write_json(output_dir / SWAP_REPORT, asdict(swap_report))
@@ -223,9 +264,15 @@ def main() -> None:
         report_all(annotated, model.processor, schema, sources, skipped, output_dir, console)
 
     # 4. The training, and what came of it.
-    best = fit(
-        accelerator, model, windows, annotated["validation"], schema, data_args.prompt_augmentation, args, console
-    )
+    identity = {
+        **{name: value for name, value in arguments.items() if name not in NOT_OF_THE_RESULT},
+        "processes": accelerator.num_processes,
+        "training documents": dataset_digest(windows),
+        "validation documents": dataset_digest(annotated["validation"]),
+        "swapped model": weight_checksum(model),
+    }
+    augment = data_args.prompt_augmentation
+    best = fit(accelerator, model, windows, annotated["validation"], schema, augment, identity, stop, args, console)
     console.print(score_table("Validation", {args.metric_for_best_model: best.scores}, schema.labels))
     console.print(
         f"Best epoch {best.epoch}, threshold {best.threshold:.2f}\n"
@@ -252,6 +299,15 @@ class Best:
     threshold: float = 0.5
     scores: Scores = field(default_factory=Scores)
 
+    def to_dict(self) -> dict:
+        """All but the directory, for a checkpoint."""
+        return {"epoch": self.epoch, "threshold": self.threshold, "counts": self.scores.counts.tolist()}
+
+    @classmethod
+    def from_dict(cls, directory: Path, content: dict, labels: tuple[str, ...]) -> Best:
+        scores = Scores.from_counts(content["counts"], labels) if content["epoch"] else Scores()
+        return cls(directory, content["epoch"], content["threshold"], scores)
+
     def update(self, epoch: int, scores: Scores, threshold: float) -> None:
         # While nothing is found yet, every epoch is the best so far: patience starts with the first F1 above 0.
         if self.scores.overall.f1 == 0 or scores.overall.f1 > self.scores.overall.f1:
@@ -265,13 +321,17 @@ def fit(
     validation: Dataset,
     schema: LabelSchema,
     augment: bool,
+    identity: dict,
+    stop: StopRequest,
     args: TrainingArguments,
     console: Console,
 ) -> Best:
-    """Train on ``windows``, score ``validation`` after every epoch, and keep the best model."""
-    # One step is tried first, so that what cannot train fails now.
-    trial = [window_from_row(row) for row in windows.select(range(min(2, len(windows))))]
-    unused = freeze_unused(model, model.processor.collate(trial, schema))
+    """Train on ``windows``, score ``validation`` after every epoch; keep the best model and the last checkpoints."""
+    output_dir = Path(args.output_dir)
+    resumed = find_resumed(output_dir, identity, args, console)
+    examples = [Example.from_row(row) for row in validation]
+    predict = partial(predict_spans, model, validation, schema, batch_size=args.per_device_eval_batch_size)
+    unused = try_everything(accelerator, model, windows, schema, predict, args)
     if unused:
         console.print(f"Not trained, since entity data gives no gradient: {', '.join(unused)}")
     collator = WindowCollator(model.processor, schema, augment, args.seed)
@@ -290,41 +350,66 @@ def fit(
     # The schedule counts optimizer steps, so it is not prepared: Accelerate would step it once a process.
     warmup_steps = math.ceil(args.warmup_ratio * total_steps)
     scheduler = get_scheduler(args.lr_scheduler_type, optimizer, warmup_steps, total_steps)
+    accelerator.register_for_checkpointing(scheduler)
 
     batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
     console.print(
         f"Training {epochs} epochs of {steps_per_epoch} steps of {batch_size} windows "
         f"on {accelerator.num_processes} × {accelerator.device.type}, precision {accelerator.mixed_precision}"
     )
-    examples = [Example.from_row(row) for row in validation]
-    predict = partial(
-        predict_spans, accelerator.unwrap_model(model), validation, schema, batch_size=args.per_device_eval_batch_size
-    )
-    best = Best(Path(args.output_dir) / "best")
-    history = Path(args.output_dir) / HISTORY
-    history.unlink(missing_ok=True)
-    bar = tqdm(total=total_steps, desc="Training", unit="step", disable=not accelerator.is_main_process)
-    step = 0
+    # Where the run is. `done` are batches of this epoch and `sums` its losses; weights and optimizer go on as they are.
+    best, epoch, done, step = Best(output_dir / "best"), 1, 0, 0
+    sums = torch.zeros(4, device=accelerator.device)
+    history = output_dir / HISTORY
+    if resumed:
+        path, progress = resumed
+        accelerator.load_state(str(path))
+        best = Best.from_dict(best.directory, progress["best"], schema.labels)
+        epoch, done, step = progress["epoch"], progress["done"], progress["step"]
+        if accelerator.is_main_process:
+            sums += torch.tensor(progress["sums"], device=accelerator.device)
+        console.print(f"Going on from {path}: epoch {epoch}, step {step}", highlight=False)
+    if accelerator.is_main_process:
+        trim_history(history, epoch)
+
+    def checkpoint() -> Path:
+        progress = {"epoch": epoch, "done": done, "step": step, "best": best.to_dict()}
+        content = {**progress, "sums": accelerator.reduce(sums, reduction="sum").tolist(), "identity": identity}
+        return save_checkpoint(accelerator, output_dir, step, content, args.checkpoints_total_limit)
+
+    every = int(args.checkpointing_steps) if args.checkpointing_steps.isdecimal() else 0
+    bar = tqdm(total=total_steps, initial=step, desc="Training", unit="step", disable=not accelerator.is_main_process)
+    stop.patient = True
     try:
-        for epoch in range(1, epochs + 1):
+        while epoch <= epochs:
+            if epoch - 1 - best.epoch >= args.early_stopping_patience:
+                accelerator.print(f"No better F1 for {args.early_stopping_patience} epochs: stopped early.")
+                break
             collator.epoch = epoch
             loader.set_epoch(epoch)
             model.train()
-            sums = torch.zeros(4, device=accelerator.device)
-            batches = iter(loader)
+            batches = iter(skip_first_batches(loader, done) if done else loader)
             while step < total_steps and (group := list(islice(batches, args.gradient_accumulation_steps))):
                 set_seed(args.seed + step, device_specific=True)
-                losses = backward(accelerator, model, group)
+                losses, stopping = backward(accelerator, model, group, stop)
                 accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
                 optimizer.step()
                 scheduler.step()
                 optimizer.zero_grad()
                 step += 1
+                done += len(group)
                 sums += losses
                 rates = {f"{name}_lr": f"{rate:.1e}" for name, rate in learning_rates(optimizer).items()}
                 mean, f1 = (losses[0] / losses[3]).item(), best.scores.overall.f1
                 bar.set_postfix(loss=f"{mean:.2f}", **rates, f1=f"{f1:.3f}", refresh=False)
                 bar.update()
+                if stopping:
+                    raise Stopped(
+                        f"{stop.reason} after step {step}: {checkpoint()} is complete; the same command with "
+                        "--resume_from_checkpoint latest goes on from it"
+                    )
+                if every and step % every == 0:
+                    checkpoint()
 
             predictions = predict_on_all_processes(accelerator, len(validation), predict)
             scores, threshold = score(predictions, examples, schema, args.metric_for_best_model)
@@ -344,27 +429,119 @@ def fit(
                 if best.epoch == epoch:
                     save_best(accelerator.unwrap_model(model), best, args, accelerator.mixed_precision)
             accelerator.wait_for_everyone()
-            if epoch - best.epoch >= args.early_stopping_patience:
-                accelerator.print(f"No better F1 for {args.early_stopping_patience} epochs: stopped early.")
-                break
+            epoch, done = epoch + 1, 0
+            sums.zero_()
+            if args.checkpointing_steps == "epoch":
+                checkpoint()
     except KeyboardInterrupt:
         saved = f"the best model so far, of epoch {best.epoch}, is in {best.directory}"
         raise KeyboardInterrupt(saved if best.epoch else "no epoch was complete, nothing is saved") from None
     finally:
+        stop.patient = False
         bar.close()
     return best
 
 
-def backward(accelerator: Accelerator, model: torch.nn.Module, group: list[dict]) -> torch.Tensor:
+def find_resumed(
+    output_dir: Path, identity: dict, args: TrainingArguments, console: Console
+) -> tuple[Path, dict] | None:
+    """The checkpoint to go on from, where one is asked for and there is one.
+
+    Raises:
+        TrainingError: it is of another run; the message names what differs.
+    """
+    if not args.resume_from_checkpoint:
+        return None
+    warn = partial(console.print, style="yellow", highlight=False)
+    resumed = find_checkpoint(output_dir, args.resume_from_checkpoint, warn)
+    if resumed is None:
+        warn(f"No checkpoint in {output_dir}: starting from the beginning")
+        return None
+    changed = differences(resumed[1]["identity"], identity)
+    if changed and not args.resume_anyway:
+        raise TrainingError(
+            f"{resumed[0]}: of a run with other {', '.join(changed)}; --resume_anyway goes on all the same"
+        )
+    return resumed
+
+
+def try_everything(
+    accelerator: Accelerator,
+    model: KoreanSpanExtractor,
+    windows: Dataset,
+    schema: LabelSchema,
+    predict: Callable[..., Predictions],
+    args: TrainingArguments,
+) -> list[str]:
+    """Do once what would otherwise fail after hours: a step, an evaluation, a save and a load, with room on the disk.
+
+    The step is that of the longest windows, so that memory which is too small shows now. With --auto_find_batch_size
+    the batch is halved until it fits, and the accumulation raised to keep the effective size.
+
+    Returns:
+        The modules that entity data gives no gradient, frozen from here on.
+
+    Raises:
+        TrainingError: what will not work, and what to do.
+    """
+    output_dir, wanted = Path(args.output_dir), args.per_device_train_batch_size
+    check_disk_space(model, output_dir, args.checkpoints_total_limit)
+    longest = longest_rows(windows, wanted)
+    model.to(accelerator.device)
+    size = wanted
+    while True:
+        batch = model.processor.collate([window_from_row(windows[index]) for index in longest[:size]], schema)
+        try:
+            with accelerator.autocast():
+                unused = freeze_unused(model, batch.to(accelerator.device))
+            break
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            if size == 1 or not args.auto_find_batch_size:
+                raise out_of_memory(args) from error
+            size //= 2
+            clear_device_cache(garbage_collection=True)
+    size = min(gather_object([size]))
+    if size < wanted:
+        args.per_device_train_batch_size = size
+        args.gradient_accumulation_steps *= math.ceil(wanted / size)
+        accelerator.print(
+            f"Batches of {size}, {args.gradient_accumulation_steps} a step: {wanted} do not fit in memory"
+        )
+    with accelerator.autocast():
+        predict(indices=range(1))
+    if accelerator.is_main_process:
+        with tempfile.TemporaryDirectory(dir=output_dir, prefix="trial.") as directory:
+            model.save_pretrained(directory)
+            again = load_extractor(directory, map_location=accelerator.device)
+            if score_difference(model.reference_scores(), again.reference_scores()) > SCORE_TOLERANCE:
+                raise TrainingError("a model that was saved and loaded again gives other scores")
+    accelerator.wait_for_everyone()
+    return unused
+
+
+def out_of_memory(args: TrainingArguments) -> TrainingError:
+    return TrainingError(
+        f"out of memory with {args.per_device_train_batch_size} windows a batch: lower --max_length, or lower "
+        "--per_device_train_batch_size and raise --gradient_accumulation_steps as much (--auto_find_batch_size does)"
+    )
+
+
+def backward(
+    accelerator: Accelerator, model: torch.nn.Module, group: list[dict], stop: StopRequest
+) -> tuple[torch.Tensor, bool]:
     """Add up the gradients of the batches of one optimizer step.
 
     gliner2's loss is a sum over its windows: it is divided by those of the whole step, over all processes.
 
     Returns:
-        This process's total, structure and count loss, each a sum over its windows, and the number of windows: [4].
+        This process's total, structure and count loss, each a sum over its windows, and the number of windows: [4];
+        and whether any process is asked to stop.
     """
-    windows = torch.tensor(sum(len(entry["batch"]) for entry in group), device=accelerator.device)
-    windows_everywhere = accelerator.reduce(windows, reduction="sum").item()
+    windows = sum(len(entry["batch"]) for entry in group)
+    everywhere = accelerator.reduce(torch.tensor([windows, stop.asked], device=accelerator.device), reduction="sum")
+    windows_everywhere, stopping = everywhere.tolist()
     sums = torch.zeros(4, device=accelerator.device)
     sums[3] = windows
     for entry in group:
@@ -374,7 +551,7 @@ def backward(accelerator: Accelerator, model: torch.nn.Module, group: list[dict]
             # DistributedDataParallel takes the mean of the processes' gradients, hence their number.
             accelerator.backward(outputs["total_loss"] * accelerator.num_processes / windows_everywhere)
         sums[:3] += torch.stack([outputs[name].detach() for name in ("total_loss", "structure_loss", "count_loss")])
-    return sums
+    return sums, bool(stopping)
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -418,11 +595,19 @@ def prepare_output_dir(args: TrainingArguments, accelerator: Accelerator) -> Pat
         GlinerkoError: it holds a model, or cannot be written.
     """
     directory = Path(args.output_dir)
-    if (directory / "best").exists() and not args.overwrite_output_dir:
-        raise GlinerkoError(f"{directory} holds a trained model: choose another --output_dir or --overwrite_output_dir")
+    checkpoints = list_checkpoints(directory)
+    resuming = args.resume_from_checkpoint and (checkpoints or args.resume_from_checkpoint != "latest")
+    if ((directory / "best").exists() or checkpoints) and not (resuming or args.overwrite_output_dir):
+        raise GlinerkoError(
+            f"{directory} holds a trained model: --resume_from_checkpoint latest goes on with it, or choose another "
+            "--output_dir or --overwrite_output_dir"
+        )
     accelerator.wait_for_everyone()
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if not resuming and accelerator.is_main_process:
+            for left in checkpoints:  # a later run must not go on from these
+                shutil.rmtree(left)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
@@ -496,6 +681,12 @@ def choose_precision(wanted: str) -> str | None:
         return wanted
     configured = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
     return "bf16" if not configured and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None
+
+
+def trim_history(path: Path, epoch: int) -> None:
+    """Leave only the epochs before ``epoch``, from which a run goes on."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    path.write_text("".join(line for line in lines if json.loads(line)["epoch"] < epoch), encoding="utf-8")
 
 
 def append_json(path: Path, record: dict) -> None:

@@ -252,7 +252,7 @@ def _shift_weights(directory):
         (lambda directory: (directory / "model.safetensors").write_bytes(b"half"), "cannot be loaded"),
         (lambda directory: (directory / "tokenizer.json").unlink(), "cannot be loaded"),
         (_shift_weights, "scores differ by"),
-        (_set(word_splitter="whitespace"), "splits a text into"),
+        (_set(word_splitter="whitespace"), "splits words"),
         (_set(threshold=0.0), "string_f1 on"),
         (_set(validation=None), "only a model that was trained"),
     ],
@@ -267,7 +267,7 @@ def test_a_model_that_is_not_what_was_saved_is_never_published(saved, directory,
 def test_the_trial_runs_in_a_process_of_its_own(saved, directory):
     verify_saved(directory, saved[1])
     _set(word_splitter="char")(directory)
-    with pytest.raises(PublishError, match="not published, it splits a text"):
+    with pytest.raises(PublishError, match="not published, it splits words"):
         verify_saved(directory, saved[1])
 
 

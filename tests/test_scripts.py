@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -18,6 +20,7 @@ from hub_server import WRITE, serve
 from layouts import build, gliner_v1
 from test_swap import roberta
 
+from glinerko.checkpoints import list_checkpoints
 from glinerko.hub import load_extractor
 
 TRAIN = "scripts/train_gliner2_korean_encoder.py"
@@ -216,23 +219,84 @@ def test_verify_lays_all_candidates_side_by_side(pair, tmp_path, sample_rows):
     one_line_error(run(sys.executable, VERIFY, "--base_model", pair[0], *flags), "no candidate", "could be reached")
 
 
+def start(*command) -> subprocess.Popen:
+    command = [sys.executable, *map(str, command)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(pattern: str, directory: Path, process: subprocess.Popen, seconds: float = 120) -> bool:
+    """Whether a file that matches comes to be while the process lives."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(directory.glob(pattern)):
+            return True
+        time.sleep(0.001)
+    return False
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_where_its_best_model_is(flags, tmp_path, sent):
-    process = subprocess.Popen(
-        [sys.executable, TRAIN, *flags, "--num_train_epochs", "500", "--early_stopping_patience", "500"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    best = tmp_path / "run" / "best" / "config.json"
-    deadline = time.monotonic() + 120
-    while not best.is_file() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.2)
+def test_a_stopped_run_says_how_to_go_on(flags, tmp_path, sent):
+    many = ["--num_train_epochs", "500", "--early_stopping_patience", "500"]
+    process = start(TRAIN, *flags, *many)
+    wait_for("best/config.json", tmp_path / "run", process)
     process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 75
     assert "Traceback" not in errors
-    assert f"is in {best.parent}" in errors.splitlines()[-1]
-    load_extractor(best.parent)
+    said = errors.splitlines()[-1]
+    assert said.startswith(f"stopped by {sent.name}, after step")
+    assert "--resume_from_checkpoint latest" in said
+    (newest, *_) = list_checkpoints(tmp_path / "run")
+    assert f"{newest} is complete" in said
+    load_extractor(tmp_path / "run" / "best")
+    if sent is signal.SIGTERM:
+        return
+    one_line_error(
+        run(sys.executable, TRAIN, *flags, *many), "holds a trained model", "--resume_from_checkpoint latest"
+    )
+    go_on = [sys.executable, TRAIN, *flags, "--resume_from_checkpoint", "latest"]
+    one_line_error(run(*go_on, "--seed", "7"), "num_train_epochs (500 → 2)", "seed (42 → 7)", "swapped model")
+    other = ["--max_train_samples", "32", "--resume_from_checkpoint", newest]
+    one_line_error(
+        run(sys.executable, TRAIN, *flags, *many, *other), "training documents", "max_train_samples (64 → 32)"
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(flags, tmp_path):
+    flags = [*flags, "--num_train_epochs", "3", "--checkpointing_steps", "3"]
+    whole = run(sys.executable, TRAIN, *flags, "--output_dir", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    broken = tmp_path / "broken"
+    go_on = [TRAIN, *flags, "--output_dir", broken, "--resume_from_checkpoint", "latest"]
+    # Killed while a checkpoint is written, after a step, and while the best model is written.
+    for pattern in ("checkpoint.partial/*", "checkpoint-6", "best.new"):
+        process = start(*go_on)
+        assert wait_for(pattern, broken, process), process.communicate()[1]
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    with (list_checkpoints(broken)[0] / "optimizer.bin").open("r+b") as file:
+        file.write(b"damaged")
+    last = run(sys.executable, *go_on)
+    assert last.returncode == 0, last.stderr
+    assert "is damaged" in last.stdout.replace("\n", "")
+    assert "Going on from" in last.stdout
+    for name in ("best/model.safetensors", "history.jsonl", f"{list_checkpoints(broken)[0].name}/model.safetensors"):
+        assert (broken / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not list(broken.glob("*.partial"))
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_older_checkpoints_stay_whole(flags, model, tmp_path):
+    # A limit on the size of files stands in for the disk: the model fits, and its optimizer, twice as large, does not.
+    model.save_pretrained(tmp_path / "model")
+    kilobytes = (tmp_path / "model" / "model.safetensors").stat().st_size * 3 // 2 // 1024
+    command = shlex.join([sys.executable, TRAIN, *flags, "--checkpointing_steps", "2"])
+    result = run("bash", "-c", f"ulimit -f {kilobytes} && exec {command}")
+    one_line_error(result, "checkpoint-2: the checkpoint cannot be written", "GB are free", "There is no older one")
+    assert not list((tmp_path / "run").glob("*.partial"))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)

@@ -29,8 +29,13 @@ IMAGES = ("labels", "precision_recall", "errors")
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
 _METRICS = {"string_f1": "string F1", "span_f1": "strict span F1"}
-_TEXT_ARGUMENTS = ("head_init", "word_splitter", "lr_scheduler_type", "metric_for_best_model", "mixed_precision")
-_NOT_OF_TRAINING = ("hub_", "push_", "overwrite_", "dataloader_", "per_device_eval_")
+_ARGUMENTS = (
+    "head_init", "lora", "max_width", "word_splitter", "lower_case", "continuation_pieces", "validation_split",
+    "max_train_samples", "max_length", "window_overlap", "prompt_augmentation", "encoder_learning_rate",
+    "head_learning_rate", "num_train_epochs", "max_train_steps", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "lr_scheduler_type", "warmup_ratio", "weight_decay", "max_grad_norm",
+    "metric_for_best_model", "early_stopping_patience", "mixed_precision", "seed",
+)  # fmt: skip
 _EVALUATION_KEYS = (
     "metric", "documents", "threshold", "threshold_source", "string_f1", "span_f1", "modes", "ceiling", "targets",
     "average_precision", "unseen", "dictionary", "plain_gliner2", "errors", "weights",
@@ -191,12 +196,8 @@ def _history(path: Path) -> list[dict]:
 
 
 def _public_arguments(arguments: dict) -> dict[str, Any]:
-    """Numbers, switches and choices; no path, no name of a file, no token."""
-    public = {
-        name: value
-        for name, value in arguments.items()
-        if name in _TEXT_ARGUMENTS or (isinstance(value, int | float) and not name.startswith(_NOT_OF_TRAINING))
-    }
+    """Hyper-parameters; no path, no name of a file, no token."""
+    public = {name: arguments[name] for name in _ARGUMENTS if arguments.get(name) is not None}
     named = arguments.get("dataset_name")
     return public | ({"dataset_name": named} if named and not Path(named).exists() else {})
 

@@ -59,7 +59,7 @@ def quieten(is_main_process: bool) -> None:
     logging.basicConfig(level=logging.INFO if is_main_process else logging.ERROR, format="%(message)s")
     set_verbosity_error()  # gliner2 alone loads its own config as a class that transformers does not know
     disable_progress_bar()  # of a second or two, at each model that is loaded
-    for name in ("gliner2", "httpx2", "datasets"):
+    for name in ("gliner2", "httpx2", "datasets", "accelerate"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)

@@ -17,8 +17,10 @@ import json
 import math
 import os
 import platform
+import resource
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -29,6 +31,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, skip_first_batches
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object, set_seed
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from datasets import Dataset
@@ -86,7 +89,7 @@ NOT_OF_THE_RESULT = {
     "base_model", "korean_encoder", "user_dictionary", "train_file", "validation_file", "output_dir",
     "overwrite_output_dir", "per_device_eval_batch_size", "dataloader_num_workers", "checkpointing_steps",
     "checkpoints_total_limit", "resume_from_checkpoint", "resume_anyway", "max_train_minutes", "push_to_hub",
-    "hub_model_id", "hub_private_repo", "hub_token",
+    "hub_model_id", "hub_private_repo", "hub_token", "report_to", "logging_dir", "logging_steps", "run_name",
 }  # fmt: skip
 
 
@@ -193,6 +196,16 @@ class TrainingArguments:
     max_train_minutes: float | None = field(
         default=None, metadata={"help": "stop after so long, counted from the start, with a checkpoint"}
     )
+    report_to: str = field(
+        default="none",
+        metadata={"help": "where to log the run; all takes every one that is installed",
+                  "choices": ["none", "tensorboard", "trackio", "wandb", "all"]},
+    )  # fmt: skip
+    logging_dir: str | None = field(
+        default=None, metadata={"help": "of TensorBoard's files; logs/ in output_dir by default"}
+    )
+    logging_steps: int = field(default=10, metadata={"help": "optimizer steps between two entries"})
+    run_name: str | None = field(default=None, metadata={"help": "of the run; the name of output_dir by default"})
     push_to_hub: bool = field(default=False, metadata={"help": "publish the best model when training ends"})
     hub_model_id: str | None = field(
         default=None, metadata={"help": "user/model; the name of output_dir under the token's user by default"}
@@ -209,6 +222,8 @@ def main() -> None:
         cpu=not torch.accelerator.is_available(),  # `accelerate launch` does not say so to several processes
         mixed_precision=choose_precision(args.mixed_precision),
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
+        log_with=choose_trackers(args.report_to),
+        project_dir=args.logging_dir or str(Path(args.output_dir) / "logs"),
     )
     quieten(accelerator.is_main_process)
     stop = StopRequest(args.max_train_minutes)
@@ -264,6 +279,14 @@ def main() -> None:
         report_all(annotated, model.processor, schema, sources, skipped, output_dir, console)
 
     # 4. The training, and what came of it.
+    run_name = args.run_name or output_dir.resolve().name
+    accelerator.init_trackers(
+        "glinerko",
+        config={
+            name: value if isinstance(value, int | float | str) else str(value) for name, value in arguments.items()
+        },
+        init_kwargs={tracker: {"name": run_name} for tracker in ("wandb", "trackio")},
+    )
     identity = {
         **{name: value for name, value in arguments.items() if name not in NOT_OF_THE_RESULT},
         "processes": accelerator.num_processes,
@@ -280,6 +303,8 @@ def main() -> None:
         f"Next     python scripts/eval.py --model {best.directory} --test_file YOUR_TEST.jsonl",
         highlight=False,
     )
+    final = {f"best/{name}": value for name, value in flat_scores(best.scores).items()}
+    accelerator.log({**final, "best/epoch": best.epoch, "best/threshold": best.threshold})
     accelerator.wait_for_everyone()
     accelerator.end_training()  # the other processes need not wait for an upload
     if accelerator.is_main_process:
@@ -359,7 +384,7 @@ def fit(
     )
     # Where the run is. `done` are batches of this epoch and `sums` its losses; weights and optimizer go on as they are.
     best, epoch, done, step = Best(output_dir / "best"), 1, 0, 0
-    sums = torch.zeros(4, device=accelerator.device)
+    sums = torch.zeros(5, device=accelerator.device)
     history = output_dir / HISTORY
     if resumed:
         path, progress = resumed
@@ -377,6 +402,7 @@ def fit(
         content = {**progress, "sums": accelerator.reduce(sums, reduction="sum").tolist(), "identity": identity}
         return save_checkpoint(accelerator, output_dir, step, content, args.checkpoints_total_limit)
 
+    logged, since = sums.clone(), time.monotonic()  # of this epoch, what the trackers were told
     every = int(args.checkpointing_steps) if args.checkpointing_steps.isdecimal() else 0
     bar = tqdm(total=total_steps, initial=step, desc="Training", unit="step", disable=not accelerator.is_main_process)
     stop.patient = True
@@ -392,7 +418,7 @@ def fit(
             while step < total_steps and (group := list(islice(batches, args.gradient_accumulation_steps))):
                 set_seed(args.seed + step, device_specific=True)
                 losses, stopping = backward(accelerator, model, group, stop)
-                accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
                 optimizer.step()
                 scheduler.step()
                 optimizer.zero_grad()
@@ -403,6 +429,9 @@ def fit(
                 mean, f1 = (losses[0] / losses[3]).item(), best.scores.overall.f1
                 bar.set_postfix(loss=f"{mean:.2f}", **rates, f1=f"{f1:.3f}", refresh=False)
                 bar.update()
+                if accelerator.trackers and step % args.logging_steps == 0:
+                    log_step(accelerator, sums - logged, time.monotonic() - since, norm, optimizer, step)
+                    logged, since = sums.clone(), time.monotonic()
                 if stopping:
                     raise Stopped(
                         f"{stop.reason} after step {step}: {checkpoint()} is complete; the same command with "
@@ -414,7 +443,7 @@ def fit(
             predictions = predict_on_all_processes(accelerator, len(validation), predict)
             scores, threshold = score(predictions, examples, schema, args.metric_for_best_model)
             best.update(epoch, scores, threshold)
-            loss, structure, count, seen = accelerator.reduce(sums, reduction="sum").tolist()
+            loss, structure, count, seen, _ = accelerator.reduce(sums, reduction="sum").tolist()
             if accelerator.is_main_process:
                 losses = {"loss": loss / seen, "structure_loss": structure / seen, "count_loss": count / seen}
                 rates = {f"{name}_learning_rate": rate for name, rate in learning_rates(optimizer).items()}
@@ -429,8 +458,11 @@ def fit(
                 if best.epoch == epoch:
                     save_best(accelerator.unwrap_model(model), best, args, accelerator.mixed_precision)
             accelerator.wait_for_everyone()
+            found = {f"validation/{name}": value for name, value in flat_scores(scores).items()}
+            accelerator.log({**found, "validation/threshold": threshold, "epoch": epoch}, step=step)
             epoch, done = epoch + 1, 0
             sums.zero_()
+            logged, since = sums.clone(), time.monotonic()
             if args.checkpointing_steps == "epoch":
                 checkpoint()
     except KeyboardInterrupt:
@@ -536,13 +568,13 @@ def backward(
     gliner2's loss is a sum over its windows: it is divided by those of the whole step, over all processes.
 
     Returns:
-        This process's total, structure and count loss, each a sum over its windows, and the number of windows: [4];
-        and whether any process is asked to stop.
+        This process's total, structure and count loss, each a sum over its windows, and the number of windows and of
+        their pieces: [5]; and whether any process is asked to stop.
     """
     windows = sum(len(entry["batch"]) for entry in group)
     everywhere = accelerator.reduce(torch.tensor([windows, stop.asked], device=accelerator.device), reduction="sum")
     windows_everywhere, stopping = everywhere.tolist()
-    sums = torch.zeros(4, device=accelerator.device)
+    sums = torch.zeros(5, device=accelerator.device)
     sums[3] = windows
     for entry in group:
         with nullcontext() if entry is group[-1] else accelerator.no_sync(model):
@@ -550,6 +582,7 @@ def backward(
             check_step(outputs, accelerator.unwrap_model(model), entry["batch"], entry["ids"])
             # DistributedDataParallel takes the mean of the processes' gradients, hence their number.
             accelerator.backward(outputs["total_loss"] * accelerator.num_processes / windows_everywhere)
+        sums[4] += entry["batch"].attention_mask.sum()
         sums[:3] += torch.stack([outputs[name].detach() for name in ("total_loss", "structure_loss", "count_loss")])
     return sums, bool(stopping)
 
@@ -557,6 +590,39 @@ def backward(
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """The present rate of the encoder and of the heads."""
     return {group["name"].split(",")[0]: group["lr"] for group in optimizer.param_groups}
+
+
+def log_step(
+    accelerator: Accelerator,
+    sums: torch.Tensor,
+    seconds: float,
+    norm: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> None:
+    """Tell the trackers of the steps since the entry before: mean losses a window, rates, throughput and memory."""
+    loss, structure, count, windows, pieces = accelerator.reduce(sums, reduction="sum").tolist()
+    on_gpu = accelerator.device.type == "cuda"
+    # Of this process, at most so far; the system counts in kilobytes.
+    peak = torch.cuda.max_memory_allocated() if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    values = {
+        "loss": loss / windows,
+        "structure_loss": structure / windows,
+        "count_loss": count / windows,
+        **{f"{name}_learning_rate": rate for name, rate in learning_rates(optimizer).items()},
+        "gradient_norm": float(norm),
+        "windows_per_second": windows / seconds,
+        "tokens_per_second": pieces / seconds,
+        "peak_memory_gb": peak / 1e9,
+    }
+    accelerator.log({f"train/{name}": value for name, value in values.items()}, step=step)
+
+
+def flat_scores(scores: Scores) -> dict[str, float]:
+    """Precision, recall and F1, and the F1 of each label, as trackers take them."""
+    overall = scores.overall
+    by_label = {f"f1/{label}": score.f1 for label, score in scores.labels.items()}
+    return {"precision": overall.precision, "recall": overall.recall, "f1": overall.f1, **by_label}
 
 
 def score(predictions: Predictions, examples: list[Example], schema: LabelSchema, metric: str) -> tuple[Scores, float]:
@@ -673,6 +739,18 @@ def describe_environment(accelerator: Accelerator) -> dict:
         "precision": accelerator.mixed_precision,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
     }
+
+
+def choose_trackers(wanted: str) -> str | None:
+    """What to ask Accelerate for, which leaves out in silence what is not installed.
+
+    Raises:
+        GlinerkoError: it is not installed.
+    """
+    installed = [tracker.value for tracker in get_available_trackers()]
+    if wanted not in ("none", "all", *installed):
+        raise GlinerkoError(f"--report_to {wanted}: not installed; run `pip install {wanted}`")
+    return None if wanted == "none" else wanted
 
 
 def choose_precision(wanted: str) -> str | None:

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from conftest import ROOT, SAMPLE
 from hub_server import WRITE, serve
 from layouts import build, gliner_v1
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_swap import roberta
 
 from glinerko.checkpoints import list_checkpoints
@@ -105,6 +107,26 @@ def test_train_then_eval(flags, pair, tmp_path, config):
 
 
 @pytest.mark.slow
+def test_two_processes_train_as_one(flags, tmp_path):
+    """The same losses and F1 from one process with batches of 8 and two with batches of 4."""
+    flags = [*flags, "--validation_file", SAMPLE / "validation.jsonl", "--num_train_epochs", "8"]
+    histories = []
+    for config, size in (("cpu", 8), ("cpu_multi", 4)):
+        own = ["--output_dir", tmp_path / config, "--per_device_train_batch_size", size]
+        result = run(*LAUNCH, f"accelerate_configs/{config}.yaml", "tests/without_chance.py", TRAIN, *flags, *own)
+        assert result.returncode == 0, result.stderr
+        lines = (tmp_path / config / "history.jsonl").read_text().splitlines()
+        histories.append([json.loads(line) for line in lines])
+    for one, two in zip(*histories, strict=True):
+        assert one["step"] == two["step"]
+        for loss in ("loss", "structure_loss", "count_loss"):
+            assert one[loss] == pytest.approx(two[loss], rel=1e-4)
+        assert one["threshold"] == two["threshold"]
+        assert one["string_f1"]["overall"]["f1"] == pytest.approx(two["string_f1"]["overall"]["f1"], abs=1e-4)
+    assert histories[0][-1]["string_f1"]["overall"]["f1"] > 0
+
+
+@pytest.mark.slow
 def test_lora_is_trained_and_scored_like_any_model(flags, pair, tmp_path):
     result = run(sys.executable, TRAIN, *flags, "--lora")
     one_line_error(result, "--korean_encoder none")
@@ -137,6 +159,27 @@ def test_predict_reads_text_files_and_standard_input(model, schema, tmp_path):
     assert json.loads(spoken)["entities"] == []
     (tmp_path / "in.jsonl").write_text('{"text": 1}\n')
     one_line_error(run(*command, "--input_file", tmp_path / "in.jsonl"), "in.jsonl, line 1", 'a "text"')
+
+
+@pytest.mark.slow
+def test_trackers_are_told_of_steps_and_epochs(flags, tmp_path):
+    told = ["--report_to", "all", "--logging_steps", "2", "--run_name", "ward-3"]
+    result = run(sys.executable, TRAIN, *flags, *told, TRACKIO_DIR=str(tmp_path / "trackio"), WANDB_MODE="disabled")
+    assert result.returncode == 0, result.stderr
+    steps = {"loss", "structure_loss", "count_loss", "encoder_learning_rate", "heads_learning_rate", "gradient_norm",
+             "windows_per_second", "tokens_per_second", "peak_memory_gb"}  # fmt: skip
+    board = EventAccumulator(str(tmp_path / "run" / "logs" / "glinerko")).Reload()
+    tags = set(board.Tags()["scalars"])
+    assert {f"train/{name}" for name in steps} | {"validation/f1", "validation/f1/Drug", "best/f1"} <= tags
+    assert [event.step for event in board.Scalars("train/loss")] == [2, 4, 6, 8]
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    found = [event.value for event in board.Scalars("validation/f1")]
+    assert found == pytest.approx([entry["string_f1"]["overall"]["f1"] for entry in history])
+    assert all(event.value > 0 for event in board.Scalars("train/tokens_per_second"))
+    with sqlite3.connect(tmp_path / "trackio" / "glinerko.db") as database:
+        rows = database.execute("SELECT run_name, metrics FROM metrics").fetchall()
+    assert {name for name, _ in rows} == {"ward-3"}
+    assert steps <= {key.removeprefix("train/") for _, metrics in rows for key in json.loads(metrics)}
 
 
 @pytest.mark.slow

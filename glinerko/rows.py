@@ -53,6 +53,7 @@ def parse_row(raw: Any, default_id: str) -> dict[str, Any]:
     for label, description in descriptions.items():
         if description is not None and not isinstance(description, str):
             raise ValueError(f"the description of {label!r} must be a string, found {_kind(description)}")
+        _check_unicode(f"the description of {label!r}", description or "")
 
     mentions = []
     for label, values in entities.items():
@@ -60,9 +61,10 @@ def parse_row(raw: Any, default_id: str) -> dict[str, Any]:
             raise ValueError(f"the mentions of {label!r} must be a list, found {_kind(values)}")
         mentions.extend(_parse_mention(text, label, number, value) for number, value in enumerate(values or [], 1))
 
-    identifier = raw.get("id")
+    identifier = default_id if raw.get("id") is None else str(raw["id"])
+    _check_unicode("'id'", identifier)
     return {
-        "id": default_id if identifier is None else str(identifier),
+        "id": identifier,
         "text": text,
         "labels": list(dict.fromkeys((*descriptions, *entities))),
         "descriptions": [{"label": label, "description": text} for label, text in descriptions.items() if text],

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from glinerko.data import Example, label_schema, load_rows, require_labels, shared_texts, split_rows
 from glinerko.errors import DataError
@@ -146,3 +150,53 @@ def test_labels_that_training_lacks_are_refused(write_rows):
     test, _ = load_rows(write_rows({"text": TEXT, "entities": {"Disease": ["당뇨병"]}}))
     with pytest.raises(DataError, match="Disease"):
         require_labels(test, label_schema(training), "test.jsonl")
+
+
+texts = st.text(st.characters(exclude_categories=()), max_size=12) | st.sampled_from(
+    ["당뇨병", "당뇨병 환자", "\ud800", " ", ""]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.floats(allow_subnormal=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+mentions = texts | st.fixed_dictionaries({"text": texts, "start": values, "end": st.integers(-2, 9)}) | values
+bodies = {
+    "entities": st.dictionaries(texts, st.lists(mentions, max_size=3), max_size=3) | values,
+    "entity_descriptions": st.dictionaries(texts, texts, max_size=2) | values,
+}
+rows_of_any_kind = (
+    st.fixed_dictionaries({"text": texts, **bodies}, optional={"id": values})
+    | st.fixed_dictionaries({"input": texts | values, "output": st.fixed_dictionaries({}, optional=bodies) | values})
+    | values
+)
+lines = rows_of_any_kind.map(json.dumps) | st.text(max_size=20).map(
+    lambda line: line.replace("\n", "").replace("\r", "")
+)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(lines, min_size=100, max_size=200))
+def test_rows_of_any_kind_are_read_whole_or_named(tmp_path, content):
+    path = tmp_path / "fuzz.jsonl"
+    content = [json.dumps({"text": TEXT, "entities": {"Drug": ["인슐린"]}}), *content]
+    path.write_bytes("\n".join(content).encode("utf-8", "surrogatepass"))
+    rows, bad = load_rows(str(path), on_bad_row="skip")
+    assert len(rows) + bad == sum(bool(line.strip()) for line in content)
+    for row in rows:
+        raw = json.loads(content[int(row["place"].removeprefix("line ")) - 1])
+        body = raw["output"] if raw.get("input") is not None and raw.get("output") is not None else raw
+        assert row["text"] == (raw["input"] if body is not raw else raw["text"])
+        assert len(row["mentions"]) == sum(len(found or ()) for found in body["entities"].values())
+        for mention in row["mentions"]:
+            for span in mention["spans"]:
+                found = row["text"][span["start"] : span["end"]]
+                assert "".join(found.split()) == "".join(mention["text"].split())
+    if bad:
+        with pytest.raises(DataError, match=r"fuzz\.jsonl, line \d+: "):
+            load_rows(str(path))

@@ -59,7 +59,7 @@ from glinerko.data import (
     split_rows,
     write_rows,
 )
-from glinerko.errors import DataError, GlinerkoError, Stopped, TrainingError
+from glinerko.errors import DataError, GlinerkoError, Stopped, TrainingError, first_line
 from glinerko.files import write_json
 from glinerko.hub import load_extractor
 from glinerko.lora import add_lora
@@ -465,6 +465,12 @@ def fit(
             logged, since = sums.clone(), time.monotonic()
             if args.checkpointing_steps == "epoch":
                 checkpoint()
+    except RuntimeError as error:
+        if should_reduce_batch_size(error):
+            raise out_of_memory(args) from error
+        if "DataLoader worker" in str(error):
+            raise TrainingError(f"a process that makes batches died ({first_line(error)})") from error
+        raise
     except KeyboardInterrupt:
         saved = f"the best model so far, of epoch {best.epoch}, is in {best.directory}"
         raise KeyboardInterrupt(saved if best.epoch else "no epoch was complete, nothing is saved") from None
@@ -538,9 +544,7 @@ def try_everything(
     if size < wanted:
         args.per_device_train_batch_size = size
         args.gradient_accumulation_steps *= math.ceil(wanted / size)
-        accelerator.print(
-            f"Batches of {size}, {args.gradient_accumulation_steps} a step: {wanted} do not fit in memory"
-        )
+        accelerator.print(f"{wanted} windows do not fit in memory: {args.gradient_accumulation_steps} × {size} a step")
     with accelerator.autocast():
         predict(indices=range(1))
     if accelerator.is_main_process:

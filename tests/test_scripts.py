@@ -22,7 +22,7 @@ from layouts import build, gliner_v1
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_swap import roberta
 
-from glinerko.checkpoints import list_checkpoints
+from glinerko.checkpoints import find_checkpoint, list_checkpoints
 from glinerko.hub import load_extractor
 
 TRAIN = "scripts/train_gliner2_korean_encoder.py"
@@ -332,6 +332,39 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(flags, tm
 
 
 @pytest.mark.slow
+def test_memory_that_is_too_small_shows_before_the_first_epoch(flags):
+    result = run(sys.executable, "tests/little_memory.py", TRAIN, *flags)
+    one_line_error(result, "out of memory with 8 windows a batch", "--auto_find_batch_size")
+    result = run(sys.executable, "tests/little_memory.py", TRAIN, *flags, "--auto_find_batch_size")
+    assert result.returncode == 0, result.stderr
+    assert "8 windows do not fit in memory: 8 × 2 a step" in result.stdout
+    assert "steps of 16 windows" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_the_run_with_one_line(flags, tmp_path):
+    process = start(TRAIN, *flags, "--dataloader_num_workers", "1", "--num_train_epochs", "500")
+    assert wait_for("checkpoint-*", tmp_path / "run", process), process.communicate()[1]
+    worker = None
+    while worker is None and process.poll() is None:  # there is none between two epochs
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        worker = next((int(child) for child in children if b"train_gliner2" in read_command(child)), None)
+    os.kill(worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "Traceback" not in errors
+    assert "error: a process that makes batches died" in errors
+    assert find_checkpoint(tmp_path / "run", "latest", print) is not None
+
+
+def read_command(process_id: str) -> bytes:
+    try:
+        return Path(f"/proc/{process_id}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_older_checkpoints_stay_whole(flags, model, tmp_path):
     # A limit on the size of files stands in for the disk: the model fits, and its optimizer, twice as large, does not.
     model.save_pretrained(tmp_path / "model")
@@ -346,7 +379,7 @@ def test_a_full_disk_is_one_line_and_older_checkpoints_stay_whole(flags, model, 
 def test_accelerate_configs_load(path):
     config = load_config_from_file(str(path))
     assert config.num_processes >= 1
-    assert (config.mixed_precision == "bf16") == ("gpu" in path.stem)
+    assert (config.mixed_precision == "bf16") == (not config.use_cpu)
 
 
 LOAD_AS_THE_CARD_SAYS = """

@@ -7,9 +7,10 @@ base's English SentencePiece vocabulary cuts Korean into syllables.
 
 from __future__ import annotations
 
-import json
+import math
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from gliner2.configuration import ExtractorConfig
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     DataCollatorForLanguageModeling,
     DebertaV2Config,
@@ -101,12 +102,17 @@ def _build_encoder(texts: list[str], directory: Path, size: StarterSize, seed: i
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    # Only common words become pieces of their own: names are spelt, so that those never seen look like those that were.
-    trainer = trainers.WordPieceTrainer(vocab_size=8000, min_frequency=8, special_tokens=_SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    pieces = sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
+    # The trainer of WordPiece breaks ties at random. Here beginnings and ends of words become pieces if common; rare
+    # names are spelt, so that those never seen look like those that were.
+    counts = Counter()
+    for text in texts:
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
+            counts.update(word[:end] for end in range(1, len(word) + 1))
+            counts.update(f"##{word[start:]}" for start in range(1, len(word)))
+    common = sorted((piece for piece, count in counts.items() if count >= 8), key=lambda piece: (-counts[piece], piece))
     characters = [*_SYLLABLES, *_ASCII]
-    vocabulary = list(dict.fromkeys([*pieces, *characters, *("##" + character for character in characters)]))
+    pieces = [*_SPECIAL, *common[:6000], *characters, *("##" + character for character in characters)]
+    vocabulary = list(dict.fromkeys(pieces))
     tokenizer.model = models.WordPiece({piece: index for index, piece in enumerate(vocabulary)}, unk_token="[UNK]")
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -139,18 +145,13 @@ def _build_encoder(texts: list[str], directory: Path, size: StarterSize, seed: i
 def _build_base(rows: Dataset, directory: Path, size: StarterSize, seed: int, progress) -> Path:
     # Hangul syllables stand alone in what the vocabulary is trained on, so that no piece holds two of them.
     apart = [re.sub(r"([가-힣])", r" \1 ", text) for text in rows["text"][:]]
-    unigram = Tokenizer(models.Unigram())
-    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
-    trainer = trainers.UnigramTrainer(
-        vocab_size=6000,
-        special_tokens=special,
-        unk_token="[UNK]",
-        initial_alphabet=[*_SYLLABLES, *_ASCII],
-        show_progress=False,
-    )
-    unigram.train_from_iterator(apart, trainer)
-    vocabulary = [tuple(entry) for entry in json.loads(unigram.to_str())["model"]["vocab"]]
+    # As good as a trained Unigram vocabulary for this, and the same at every build.
+    words = Counter(f"▁{word}" for text in apart for word in text.split())
+    counts = Counter(dict.fromkeys([*_SYLLABLES, *_ASCII, "▁"], 1)) + Counter("".join(words.elements()))
+    counts += Counter({word: count for word, count in words.items() if count >= 8})
+    ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:6000]
+    scores = ((piece, math.log(count / counts.total())) for piece, count in ranked)
+    vocabulary = [*((token, 0.0) for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]")), *scores]
     tokenizer = DebertaV2Tokenizer(vocab=vocabulary, unk_id=3, split_by_punct=False)
 
     config = ExtractorConfig(model_name="starter/english-deberta", max_width=8, counting_layer="count_lstm_v2")

@@ -26,7 +26,7 @@ def pieces(model, text: str) -> list[list[str]]:
 
 
 def test_a_particle_continues_its_noun(continued):
-    assert pieces(continued, "환자에게") == [["환자"], ["##에", "##게"]]
+    assert pieces(continued, "환자에게") == [["환자"], ["##에게"]]
 
 
 def test_brackets_white_space_and_the_start_of_the_text_begin_anew(continued):

@@ -85,11 +85,12 @@ def test_the_round_trip_gives_the_same_model_and_a_second_push_no_commit(hub, di
     assert len(repository.commits) == 2
 
     ours, theirs = load_extractor(directory), load_extractor(NAME)
-    annotated = annotate(sample_rows.select(range(4)), ours.processor, schema, max_width=12, **ours.window_limits)
+    annotated = annotate(sample_rows.select(range(8)), ours.processor, schema, max_width=12, **ours.window_limits)
     local, remote = (predict_spans(model, annotated, schema).spans for model in (ours, theirs))
     assert local == remote
     assert sum(map(len, local)) > 0
-    text = sample_rows["text"][0]
+    found = predict_spans(ours, annotated, schema).at_threshold(ours.threshold)
+    text = next(row["text"] for row, spans in zip(annotated, found, strict=True) if spans)
     asked = ours.extract_entities(text, schema.descriptions, threshold=ours.threshold)
     assert theirs.extract_entities(text) == asked
     assert any(asked["entities"].values())

@@ -70,7 +70,7 @@ def test_tokenizer_is_what_its_file_says_and_not_what_its_class_says(pair):
         AutoTokenizer.from_pretrained(pair[1])
     tokenizer = load_encoder_tokenizer(pair[1])
     assert type(tokenizer.backend_tokenizer.model).__name__ == "WordPiece"
-    assert tokenizer.tokenize("환자들에게") == ["환자", "##들", "##에", "##게"]
+    assert tokenizer.tokenize("환자들에게") == ["환자", "##들", "##에게"]
 
 
 def test_base_tokenizer_cuts_korean_into_syllables(pair):

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from multiprocessing import get_context
@@ -86,8 +87,11 @@ def verify_saved(directory: Path, validation_file: Path, batch_size: int = 16) -
     base = adapter_base(directory)
     if base and Path(base).exists():
         raise PublishError(f"{directory}: not published, its adapters need {base}, which is on this machine alone")
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        fault = pool.submit(_find_fault, directory, validation_file, batch_size).result()
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            fault = pool.submit(_find_fault, directory, validation_file, batch_size).result()
+    except BrokenProcessPool:
+        fault = "the process that tried it died, perhaps for want of memory"
     if fault:
         raise PublishError(f"{directory}: not published, {fault}")
 
@@ -184,7 +188,7 @@ def _explained(repo_id: str) -> Iterator[None]:
     except (HTTPError, RuntimeError, OSError, HFValidationError) as raised:
         error = _cause(raised)
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-        if isinstance(error, (LocalTokenNotFoundError,)) or status == 401:
+        if isinstance(error, LocalTokenNotFoundError) or status == 401:
             reason = "no valid token: `hf auth login`, or pass --hub_token"
         elif isinstance(error, HFValidationError):
             reason = f"not the id of a repository ({first_line(error)})"

@@ -17,7 +17,6 @@ import json
 import math
 import os
 import platform
-import resource
 import shutil
 import tempfile
 import time
@@ -29,6 +28,7 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
+import psutil
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, skip_first_batches
 from accelerate.tracking import get_available_trackers
@@ -607,8 +607,7 @@ def log_step(
     """Tell the trackers of the steps since the entry before: mean losses a window, rates, throughput and memory."""
     loss, structure, count, windows, pieces = accelerator.reduce(sums, reduction="sum").tolist()
     on_gpu = accelerator.device.type == "cuda"
-    # Of this process, at most so far; the system counts in kilobytes.
-    peak = torch.cuda.max_memory_allocated() if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = torch.cuda.max_memory_allocated() if on_gpu else psutil.Process().memory_info().rss
     values = {
         "loss": loss / windows,
         "structure_loss": structure / windows,
@@ -617,7 +616,7 @@ def log_step(
         "gradient_norm": float(norm),
         "windows_per_second": windows / seconds,
         "tokens_per_second": pieces / seconds,
-        "peak_memory_gb": peak / 1e9,
+        "memory_gb": memory / 1e9,  # of this process: on a GPU the most so far
     }
     accelerator.log({f"train/{name}": value for name, value in values.items()}, step=step)
 

@@ -39,8 +39,9 @@ def run(tmp_path):
     write("data_report.json", {name: {**part, "source": f"{HOME}/train.jsonl"} for name, part in data.items()})
     for name in ("environment.json", "swap_report.json"):
         write(name, read(name))
-    entry = json.loads((EXAMPLE / "history.jsonl").read_text().splitlines()[-1])
-    write("history.jsonl", {**entry, "worst_document": PATIENT})
+    lines = (json.loads(line) for line in (EXAMPLE / "history.jsonl").read_text().splitlines())
+    history = (json.dumps({**entry, "worst_document": PATIENT}) for entry in lines)
+    (tmp_path / "ward" / "history.jsonl").write_text("\n".join(history))
     report = {**read("evaluation.json"), "model": HOME, "test_file": f"{HOME}/test.jsonl", "worst": PATIENT}
     report |= {"texts_shared_with_training": [PATIENT], "weights": card.weights_digest(best)}
     write("report/report.json", report)

@@ -15,7 +15,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from glinerko.files import file_digest, write_json
+from glinerko.files import file_digest, write_json, write_json_lines
 from glinerko.hub import read_config
 from glinerko.lora import ADAPTER_WEIGHTS
 from glinerko.modeling import CONFIG_KEY
@@ -79,8 +79,7 @@ def write_card(directory: Path, repo_id: str | None = None) -> Path:
     images.mkdir(exist_ok=True)
     history = _history(run / HISTORY)
     if history:
-        lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in history)
-        (directory / HISTORY).write_text("".join(lines), encoding="utf-8")
+        write_json_lines(directory / HISTORY, history)
         metric = facts[TRAINING_ARGUMENTS].get("metric_for_best_model", "string_f1")
         save_plots({"training": training_plot(history, metric)}, images)
     if facts[EVALUATION] and run != directory:
@@ -99,6 +98,7 @@ def _render(directory: Path, facts: Mapping[str, dict], history: list[dict], ima
     licences = swap.get("licences", {})
     base_model, encoder = swap.get("base_model", config["model_name"]), swap.get("encoder", config["model_name"])
     swapped = encoder in licences
+    on_hub = [parent for parent in licences if "/" in parent]
     stated = set(licences.values())
     licence = stated.pop() if len(stated) == 1 else None
     plain = evaluation.get("plain_gliner2", {})
@@ -122,8 +122,8 @@ def _render(directory: Path, facts: Mapping[str, dict], history: list[dict], ima
         tags=["gliner2", "named-entity-recognition", "korean", "glinerko"],
         metrics=["f1", "precision", "recall"],
         datasets=[arguments["dataset_name"]] if "dataset_name" in arguments else None,
-        base_model=[parent for parent in licences if "/" in parent] or None,
-        base_model_relation="finetune" if any("/" in parent for parent in licences) else None,
+        base_model=on_hub or None,
+        base_model_relation="finetune" if on_hub else None,
         model_name=name,
         eval_results=_results(evaluation, validation, metric, arguments) or None,
     )

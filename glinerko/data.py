@@ -19,6 +19,7 @@ from datasets.fingerprint import Hasher
 
 from glinerko import __version__
 from glinerko.errors import DataError, first_line
+from glinerko.files import write_json_lines
 from glinerko.rows import find_mention, parse_row
 
 
@@ -192,17 +193,19 @@ def rows_from_texts(texts: Sequence[str], ids: Sequence[str]) -> Dataset:
 
 def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write ``rows`` as JSON lines from which :func:`load_rows` gives the same documents."""
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            example = Example.from_row(row)
-            entities: dict[str, list] = {label: [] for label in example.labels}
-            for mention in example.mentions:
-                where = [{"text": mention.text, "start": start, "end": end} for start, end in mention.spans]
-                everywhere = find_mention(example.text, mention.text) == list(mention.spans)
-                entities[mention.label].extend([mention.text] if everywhere else where)
-            descriptions = {entry["label"]: entry["description"] for entry in row["descriptions"]}
-            content = {"id": row["id"], "text": row["text"], "entities": entities, "entity_descriptions": descriptions}
-            file.write(json.dumps(content, ensure_ascii=False) + "\n")
+    write_json_lines(path, map(_unparse_row, rows))
+
+
+def _unparse_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`glinerko.rows.parse_row` reads as ``row``."""
+    example = Example.from_row(row)
+    entities: dict[str, list] = {label: [] for label in example.labels}
+    for mention in example.mentions:
+        where = [{"text": mention.text, "start": start, "end": end} for start, end in mention.spans]
+        everywhere = find_mention(example.text, mention.text) == list(mention.spans)
+        entities[mention.label].extend([mention.text] if everywhere else where)
+    descriptions = {entry["label"]: entry["description"] for entry in row["descriptions"]}
+    return {"id": row["id"], "text": row["text"], "entities": entities, "entity_descriptions": descriptions}
 
 
 def _read_file(file: str) -> Dataset:

@@ -162,14 +162,16 @@ class KoreanSpanExtractor(SpanExtractor):
 
     def extract_entities(self, text: str, entity_types=None, threshold: float | None = None, **options) -> dict:
         """As in gliner2, by default with the labels, descriptions and threshold that this model was trained with."""
-        return super().extract_entities(text, self._entity_types(entity_types), self._threshold(threshold), **options)
+        return super().extract_entities(
+            text, self._entity_types(entity_types), self.choose_threshold(threshold), **options
+        )
 
     def batch_extract_entities(
         self, texts: list[str], entity_types=None, batch_size: int = 8, threshold: float | None = None, **options
     ) -> list[dict]:
         """As in gliner2, by default with the labels, descriptions and threshold that this model was trained with."""
         types = self._entity_types(entity_types)
-        return super().batch_extract_entities(texts, types, batch_size, self._threshold(threshold), **options)
+        return super().batch_extract_entities(texts, types, batch_size, self.choose_threshold(threshold), **options)
 
     def _entity_types(self, asked):
         if asked is not None:
@@ -179,7 +181,8 @@ class KoreanSpanExtractor(SpanExtractor):
             raise LoadError("the model names no labels of its own: pass entity_types")
         return {label: schema.descriptions.get(label, {}) for label in schema.labels}
 
-    def _threshold(self, asked: float | None) -> float:
+    def choose_threshold(self, asked: float | None = None) -> float:
+        """The threshold that is asked for, or else this model's own, or else gliner2's default."""
         return next(value for value in (asked, self.threshold, 0.5) if value is not None)
 
     def reference_scores(self) -> list[list[float]] | None:

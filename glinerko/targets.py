@@ -7,7 +7,6 @@ by cause, and never reaches gliner2.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from datasets.fingerprint import Hasher
 from glinerko import __version__
 from glinerko.data import Example, LabelSchema, Span
 from glinerko.errors import DataError
+from glinerko.files import write_json_lines
 from glinerko.modeling import KoreanSchemaTransformer
 from glinerko.rows import as_offsets
 from glinerko.windows import Window, cut_windows
@@ -277,7 +277,5 @@ def report_data(annotated: Dataset, schema: LabelSchema, source: str, listing: P
     report.mentions_by_label = {label: dict(counts) for label, counts in by_label.items()}
     report.spans, report.spans_by_outcome = spans.total(), dict(spans)
     if listing is not None:
-        listing.parent.mkdir(parents=True, exist_ok=True)
-        with listing.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in unreached)
+        write_json_lines(listing, unreached)
     return report

@@ -115,6 +115,8 @@ class Evaluation:
     """A model's predictions on the documents, and what they score."""
 
     name: str
+    directory: Path
+    """Of the model's files; a snapshot where ``name`` is a repository of the Hub."""
     schema: LabelSchema
     annotated: Dataset
     """The documents with this model's words and windows (a GLiNER v1 keeps its own to itself)."""
@@ -157,7 +159,7 @@ def main() -> None:
     ceiling = score_ceiling(ours)
     result = {
         "model": name,
-        "weights": weights_digest(fetch(name)),
+        "weights": weights_digest(ours.directory),
         "test_file": args.test_file,
         "metric": args.metric,
         "documents": len(ours.examples),
@@ -271,7 +273,9 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
         console.print(f"[yellow]{name}: threshold {threshold:.2f}, {source}.")
     found = at_threshold(threshold)
     scores = {metric: function(examples, found, schema.labels) for metric, function in METRICS.items()}
-    return Evaluation(name, schema, annotated, examples, predictions, at_threshold, threshold, source, found, scores)
+    return Evaluation(
+        name, directory, schema, annotated, examples, predictions, at_threshold, threshold, source, found, scores
+    )
 
 
 def score_ceiling(ours: Evaluation) -> dict[str, Scores]:
@@ -287,12 +291,14 @@ def score_plain_gliner2(
     ours: Evaluation, args: Arguments, accelerator: Accelerator, console: Console
 ) -> dict[str, float]:
     """F1 of the same weights as gliner2 alone loads and runs them, by word splitter."""
-    directory, labels = fetch(ours.name), ours.schema.labels
+    labels = ours.schema.labels
     types = {label: ours.schema.descriptions.get(label, {}) for label in labels}
     texts = [example.text for example in ours.examples]
     scores = {}
     for splitter in ("whitespace", "char", KoreanWordSplitter()):
-        model = AutoExtractor.from_pretrained(str(directory), word_splitter=splitter, map_location=accelerator.device)
+        model = AutoExtractor.from_pretrained(
+            str(ours.directory), word_splitter=splitter, map_location=accelerator.device
+        )
         name = splitter if isinstance(splitter, str) else "KoreanWordSplitter()"
         batch_size = args.per_device_eval_batch_size
         found = model.batch_extract_entities(texts, types, batch_size, ours.threshold, include_spans=True)

@@ -69,7 +69,7 @@ def predict(args: Arguments, ids: list[str], texts: list[str]) -> Iterator[dict]
     if trained is None and not args.labels:
         raise DataError(f"{args.model}: the model names no labels: pass --labels")
     schema = LabelSchema(tuple(args.labels or trained.labels), trained.descriptions if trained else {})
-    threshold = next(value for value in (args.threshold, model.threshold, 0.5) if value is not None)
+    threshold = model.choose_threshold(args.threshold)
 
     rows = rows_from_texts(texts, ids)
     annotated = annotate(rows, model.processor, schema, max_width=model.max_width, **model.window_limits)

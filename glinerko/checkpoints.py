@@ -6,15 +6,18 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset
 from datasets.fingerprint import Hasher
+from rich.console import Console
 
-from glinerko.errors import TrainingError, first_line
+from glinerko.errors import GlinerkoError, TrainingError, first_line
 from glinerko.files import file_digest, write_json
 
 _MANIFEST = "checkpoint.json"
@@ -109,6 +112,64 @@ def find_checkpoint(directory: Path, wanted: str, warn: Callable[[str], None]) -
     if found:
         raise TrainingError(f"{directory}: every checkpoint is damaged; start anew with --overwrite_output_dir")
     return None
+
+
+def find_resumed(
+    directory: Path, wanted: str | None, identity: Mapping[str, Any], anyway: bool, console: Console
+) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint to go on from and its content, where one is asked for and there is one.
+
+    Args:
+        wanted: See :func:`find_checkpoint`; ``None`` for none.
+        identity: What the run that goes on must have in common with the one that was stopped, unless ``anyway``.
+
+    Raises:
+        TrainingError: it is of another run; the message names what differs.
+    """
+    if not wanted:
+        return None
+    warn = partial(console.print, style="yellow", highlight=False)
+    resumed = find_checkpoint(directory, wanted, warn)
+    if resumed is None:
+        warn(f"No checkpoint in {directory}: starting from the beginning")
+        return None
+    changed = differences(resumed[1]["identity"], identity)
+    if changed and not anyway:
+        raise TrainingError(
+            f"{resumed[0]}: of a run with other {', '.join(changed)}; --resume_anyway goes on all the same"
+        )
+    return resumed
+
+
+def prepare_output_dir(
+    accelerator: Accelerator, directory: Path, result: str, resume_from: str | None, overwrite: bool
+) -> Path:
+    """Make the directory of a run, and keep what an earlier run left there unless told otherwise.
+
+    Args:
+        result: The name under ``directory`` of what a run ends in.
+
+    Raises:
+        GlinerkoError: it holds an earlier run's, or cannot be written.
+    """
+    checkpoints = list_checkpoints(directory)
+    resuming = resume_from and (checkpoints or resume_from != "latest")
+    if ((directory / result).exists() or checkpoints) and not (resuming or overwrite):
+        raise GlinerkoError(
+            f"{directory} holds a trained model: --resume_from_checkpoint latest goes on with it, or choose another "
+            "--output_dir or --overwrite_output_dir"
+        )
+    accelerator.wait_for_everyone()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not resuming and accelerator.is_main_process:
+            for left in checkpoints:  # a later run must not go on from these
+                shutil.rmtree(left)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise GlinerkoError(f"{directory}: cannot be written ({error.strerror})") from error
+    return directory
 
 
 def dataset_digest(rows: Dataset) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from itertools import chain
@@ -20,6 +22,11 @@ from transformers import HfArgumentParser
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from glinerko.errors import GlinerkoError, Stopped, first_line
+
+SILENCE = 5
+"""Seconds that a process other than the first waits before it says what is wrong."""
+LOST_PEER = "connection (closed|reset)|gloo|nccl|watchdog|broken pipe"
+"""What torch says to a process whose partner is gone."""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -71,16 +78,23 @@ def run(main: Callable[[], None]) -> None:
     """Run a script's ``main``; an error meant for the user, or an interruption, ends it with one line.
 
     The exit status is 2 after an error, 75 for a run that stopped and can go on, and 130 after an interruption. Of
-    several processes the first one speaks.
+    several processes the first one speaks; another one only where it fails alone.
     """
     # Activations that fade to denormal numbers can make a step on a CPU fifty times slower. Before any thread starts.
     torch.set_flush_denormal(True)
-    speaks = os.environ.get("RANK", "0") == "0"
+    rank = int(os.environ.get("RANK", "0"))
+    speaks = rank == 0
     try:
         main()
     except GlinerkoError as error:
-        if speaks:
-            print(f"error: {error}", file=sys.stderr)
+        if not speaks:  # if the first process has the same to say, the launcher ends this one meanwhile
+            time.sleep(SILENCE)
+        print(f"error: {error}" if speaks else f"error in process {rank}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if not torch.distributed.is_initialized() or not re.search(LOST_PEER, str(error), re.IGNORECASE):
+            raise
+        print(f"error in process {rank}: another process ended; what it said stands apart", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
         if speaks:

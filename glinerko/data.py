@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -185,6 +186,41 @@ def load_rows(
     return rows, len(bad)
 
 
+def read_texts(file: str | None) -> tuple[list[str], list[str]]:
+    """Ids and texts, without gold: JSON lines (``*.jsonl``) with a ``text``, or plain text with one document a line.
+
+    Args:
+        file: ``None`` reads standard input, as plain text.
+
+    Raises:
+        DataError: with file, line and reason.
+    """
+    source = file or "standard input"
+    try:
+        content = Path(file).read_text(encoding="utf-8-sig") if file else sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source}: not UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror})") from error
+    ids, texts = [], []
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        row = {"text": line.rstrip("\r")}
+        if source.endswith((".jsonl", ".json")):
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+                    raise ValueError('expected an object with a "text"')
+            except ValueError as error:
+                raise DataError(f"{source}, line {number}: {error}") from error
+        ids.append(str(row.get("id", number)))
+        texts.append(row["text"])
+    if not texts:
+        raise DataError(f"{source}: no text")
+    return ids, texts
+
+
 def rows_from_texts(texts: Sequence[str], ids: Sequence[str]) -> Dataset:
     """Rows of texts without gold, to be predicted."""
     rows = [{**_empty_row(), "id": identifier, "text": text} for identifier, text in zip(ids, texts, strict=True)]
@@ -271,17 +307,28 @@ def require_labels(rows: Dataset, schema: LabelSchema, source: str) -> None:
         )
 
 
+def fold_rows(rows: Dataset, folds: int, seed: int) -> list[Dataset]:
+    """Part ``rows`` by ``seed`` into ``folds`` of about the same size; rows with the same text stay together.
+
+    Raises:
+        DataError: there are fewer different texts than folds.
+    """
+    groups = _grouped(rows, seed)
+    if not 1 < folds <= len(groups):
+        raise DataError(f"{len(groups)} different texts cannot be parted into {folds} folds")
+    parts: list[list[int]] = [[] for _ in range(folds)]
+    for group in groups:
+        min(parts, key=len).extend(group)
+    return [rows.select(sorted(part)) for part in parts]
+
+
 def split_rows(rows: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """Draw ``fraction`` of ``rows`` by ``seed`` for validation; rows with the same text stay together.
 
     Raises:
         DataError: one side would be empty.
     """
-    groups: dict[str, list[int]] = {}
-    for index, text in enumerate(rows["text"]):
-        groups.setdefault(text, []).append(index)
-    order = list(groups.values())
-    random.Random(seed).shuffle(order)
+    order = _grouped(rows, seed)
     held_out: list[int] = []
     while order and len(held_out) < round(fraction * len(rows)):
         held_out.extend(order.pop())
@@ -289,6 +336,16 @@ def split_rows(rows: Dataset, fraction: float, seed: int) -> tuple[Dataset, Data
         raise DataError(f"{len(rows)} rows cannot be split {1 - fraction:.0%} / {fraction:.0%}: pass --validation_file")
     kept = sorted(index for group in order for index in group)
     return rows.select(kept), rows.select(sorted(held_out))
+
+
+def _grouped(rows: Dataset, seed: int) -> list[list[int]]:
+    """The indices of the rows of each text, the texts in an order drawn by ``seed``."""
+    groups: dict[str, list[int]] = {}
+    for index, text in enumerate(rows["text"]):
+        groups.setdefault(text, []).append(index)
+    order = list(groups.values())
+    random.Random(seed).shuffle(order)
+    return order
 
 
 def shared_texts(first: Dataset, second: Dataset) -> list[str]:

@@ -27,3 +27,15 @@ def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def append_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Add a line to a file of JSON lines."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def trim_history(path: Path, epoch: int) -> None:
+    """Leave only the epochs before ``epoch``, from which a run goes on."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    path.write_text("".join(line for line in lines if json.loads(line)["epoch"] < epoch), encoding="utf-8")

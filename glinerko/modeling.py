@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -147,7 +147,7 @@ class KoreanSpanExtractor(SpanExtractor):
             losses["count"] = losses["count"] + F.cross_entropy(logits.float(), target, reduction="sum")
         return losses
 
-    @torch.inference_mode()
+    @torch.no_grad()  # what attention caches of an evaluation in inference mode could not be trained with after it
     def span_probabilities(self, batch: PreprocessedBatch) -> list[torch.Tensor | None]:
         """The score of every span of every window for each of its labels, before any threshold.
 
@@ -199,6 +199,10 @@ class KoreanSpanExtractor(SpanExtractor):
         self.train(training)
         return None if scores is None else [[round(score, 5) for score in row] for row in scores.amax(-1).tolist()]
 
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """The encoder's, which Accelerate asks for under FSDP."""
+        return self.encoder.get_input_embeddings()
+
     @property
     def _settings(self) -> dict:
         return getattr(self.config, CONFIG_KEY, {})
@@ -236,9 +240,20 @@ class KoreanSpanExtractor(SpanExtractor):
         """Keep settings of ours in ``config.json``; they survive a reload by us and by gliner2."""
         setattr(self.config, CONFIG_KEY, {**self._settings, **settings})
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
-        """Save as gliner2 does, with a tokenizer that loads as it is under transformers 4 and 5."""
-        super().save_pretrained(str(save_directory), **kwargs)
+    def save_pretrained(
+        self, save_directory: str | Path, state_dict: Mapping[str, torch.Tensor] | None = None, **kwargs
+    ) -> None:
+        """Save as gliner2 does, with a tokenizer that loads as it is under transformers 4 and 5.
+
+        Args:
+            state_dict: The weights, where this process holds but a part of them; gliner2 swallows it.
+        """
+        if state_dict is not None:
+            self.state_dict = lambda *_, **__: state_dict
+        try:
+            super().save_pretrained(str(save_directory), **kwargs)
+        finally:
+            self.__dict__.pop("state_dict", None)
         restore_tokenizer_class(Path(save_directory))
         if has_lora(self):  # the adapter alone; the frozen weights are the base model's
             (Path(save_directory) / "model.safetensors").unlink()

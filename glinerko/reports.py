@@ -178,7 +178,8 @@ def comparison_table(compared: Sequence[Mapping], metric: str) -> Table:
         ahead = model["difference"]
         difference = f"{ahead['f1']:+.3f} ({_interval((ahead['low'], ahead['high']))})" if ahead else "–"
         p_value = f"{ahead['p_value']:.3f}" if ahead else "–"
-        figures = f"{model['threshold']:.2f}", f"{model['f1']:.3f}", _interval(model["f1_interval"])
+        threshold = "–" if model["threshold"] is None else f"{model['threshold']:.2f}"
+        figures = threshold, f"{model['f1']:.3f}", _interval(model["f1_interval"])
         table.add_row(model["model"], *figures, difference, p_value)
     return table
 

@@ -18,10 +18,8 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from gliner2.configuration import ExtractorConfig
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     DataCollatorForLanguageModeling,
-    DebertaV2Config,
     DebertaV2ForMaskedLM,
     DebertaV2Tokenizer,
     PreTrainedTokenizerFast,
@@ -31,13 +29,9 @@ from transformers.utils import logging
 from glinerko.data import label_schema
 from glinerko.files import write_json
 from glinerko.modeling import KoreanSchemaTransformer, KoreanSpanExtractor
+from glinerko.pretraining import ASCII, SPECIAL_TOKENS, SYLLABLES, encoder_config, word_piece_tokenizer
 from glinerko.targets import annotate, training_windows, window_from_row
 from glinerko.words import load_word_splitter
-
-# The 2,350 syllables of KS X 1001: a Korean vocabulary knows each of them, at the start of a word and inside one.
-_SYLLABLES = [bytes([lead, trail]).decode("euc-kr") for lead in range(0xB0, 0xC9) for trail in range(0xA1, 0xFF)]
-_ASCII = [chr(code) for code in range(33, 127)]
-_SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 
 
 @dataclass(frozen=True)
@@ -72,58 +66,15 @@ def build_starter_pair(
         torch.manual_seed(seed)
         descriptions = [entry["description"] for entries in rows["descriptions"] for entry in entries]
         encoder = _build_encoder([*rows["text"], *descriptions], directory / "korean-encoder", size, seed, progress)
-        base = _build_base(rows, directory / "base", size, seed, progress)
+        base = build_base(rows, directory / "base", size, seed, progress)
     return base, encoder
 
 
-def encoder_config(size: StarterSize, vocab_size: int) -> DebertaV2Config:
-    """The settings that the DeBERTa-v3 family has in common, at this size."""
-    return DebertaV2Config(
-        vocab_size=vocab_size,
-        hidden_size=size.hidden_size,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.hidden_size // 32 if size.hidden_size < 128 else size.hidden_size // 64,
-        intermediate_size=size.hidden_size * 4,
-        relative_attention=True,
-        position_buckets=256,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        pos_att_type=["p2c", "c2p"],
-        position_biased_input=False,
-        layer_norm_eps=1e-7,
-        max_position_embeddings=512,
-        max_relative_positions=-1,
-        type_vocab_size=0,
-        pad_token_id=0,
-    )
-
-
 def _build_encoder(texts: list[str], directory: Path, size: StarterSize, seed: int, progress) -> Path:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    # The trainer of WordPiece breaks ties at random. Here beginnings and ends of words become pieces if common; rare
-    # names are spelt, so that those never seen look like those that were.
-    counts = Counter()
-    for text in texts:
-        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
-            counts.update(word[:end] for end in range(1, len(word) + 1))
-            counts.update(f"##{word[start:]}" for start in range(1, len(word)))
-    common = sorted((piece for piece, count in counts.items() if count >= 8), key=lambda piece: (-counts[piece], piece))
-    characters = [*_SYLLABLES, *_ASCII]
-    pieces = [*_SPECIAL, *common[:6000], *characters, *("##" + character for character in characters)]
-    vocabulary = list(dict.fromkeys(pieces))
-    tokenizer.model = models.WordPiece({piece: index for index, piece in enumerate(vocabulary)}, unk_token="[UNK]")
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
+    tokenizer = word_piece_tokenizer(texts)
     # As in the real one, about a hundred rows more than there are tokens.
-    model = DebertaV2ForMaskedLM(encoder_config(size, len(vocabulary) + 99))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        **dict(zip(("pad_token", "cls_token", "sep_token", "unk_token", "mask_token"), _SPECIAL, strict=True)),
-    )
+    model = DebertaV2ForMaskedLM(encoder_config(size.hidden_size, size.layers, tokenizer.get_vocab_size() + 99))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
     collator = DataCollatorForLanguageModeling(fast, seed=seed)
 
     def loss(batch: list[str]) -> torch.Tensor:
@@ -134,20 +85,26 @@ def _build_encoder(texts: list[str], directory: Path, size: StarterSize, seed: i
     directory.mkdir(parents=True, exist_ok=True)
     _save(model, directory)
     tokenizer.save(str(directory / "tokenizer.json"))
-    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
-    names |= {"bos_token": "[CLS]", "eos_token": "[SEP]", "mask_token": "[MASK]"}
+    names = {**SPECIAL_TOKENS, "bos_token": "[CLS]", "eos_token": "[SEP]"}
     write_json(directory / "special_tokens_map.json", names)
     trap = {"tokenizer_class": "DebertaV2Tokenizer", "do_lower_case": False, "model_max_length": 512}
     write_json(directory / "tokenizer_config.json", {**names, **trap})
     return directory
 
 
-def _build_base(rows: Dataset, directory: Path, size: StarterSize, seed: int, progress) -> Path:
+def build_base(
+    rows: Dataset,
+    directory: Path,
+    size: StarterSize = StarterSize(),
+    seed: int = 42,
+    progress: Callable[[str, Iterator], Iterator] = lambda _, steps: steps,
+) -> Path:
+    """The GLiNER2 alone, with an English vocabulary that cuts Korean into syllables; see :func:`build_starter_pair`."""
     # Hangul syllables stand alone in what the vocabulary is trained on, so that no piece holds two of them.
     apart = [re.sub(r"([가-힣])", r" \1 ", text) for text in rows["text"][:]]
     # As good as a trained Unigram vocabulary for this, and the same at every build.
     words = Counter(f"▁{word}" for text in apart for word in text.split())
-    counts = Counter(dict.fromkeys([*_SYLLABLES, *_ASCII, "▁"], 1)) + Counter("".join(words.elements()))
+    counts = Counter(dict.fromkeys([*SYLLABLES, *ASCII, "▁"], 1)) + Counter("".join(words.elements()))
     counts += Counter({word: count for word, count in words.items() if count >= 8})
     ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:6000]
     scores = ((piece, math.log(count / counts.total())) for piece, count in ranked)
@@ -156,11 +113,13 @@ def _build_base(rows: Dataset, directory: Path, size: StarterSize, seed: int, pr
 
     config = ExtractorConfig(model_name="starter/english-deberta", max_width=8, counting_layer="count_lstm_v2")
     tokenizer.add_special_tokens({"additional_special_tokens": KoreanSchemaTransformer.SPECIAL_TOKENS})
-    model = KoreanSpanExtractor(config, encoder_config=encoder_config(size, len(tokenizer)), tokenizer=tokenizer)
+    model = KoreanSpanExtractor(
+        config, encoder_config=encoder_config(size.hidden_size, size.layers, len(tokenizer)), tokenizer=tokenizer
+    )
     model.processor = KoreanSchemaTransformer(tokenizer, load_word_splitter("whitespace"))
     schema = label_schema(rows)
     if size.base_steps:
-        annotated = annotate(rows, model.processor, schema, max_width=8)
+        annotated = annotate(rows, model.processor, schema, max_width=8, max_length=512, window_overlap=64)
         windows = [window_from_row(row) for row in training_windows(annotated, schema)]
 
         def loss(batch: list) -> torch.Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,8 +18,12 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from gliner2.processor import PreprocessedBatch
+from torch.distributed.fsdp import FSDPModule
+from transformers import PreTrainedModel
 
 from glinerko.data import LabelSchema
 from glinerko.errors import TrainingError
@@ -53,6 +60,14 @@ class StopRequest:
         self.reason = f"stopped by {signal.Signals(number).name},"
 
 
+def choose_precision(wanted: str) -> str | None:
+    """What to ask Accelerate for; ``None`` leaves it to its configuration."""
+    if wanted != "auto":
+        return wanted
+    configured = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
+    return "bf16" if not configured and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None
+
+
 @dataclass
 class WindowCollator:
     """Makes batches of the rows of :func:`glinerko.targets.training_windows`.
@@ -73,6 +88,103 @@ class WindowCollator:
         windows = [window_from_row(row) for row in rows]
         batch = self.processor.collate(windows, self.schema, augmentation_seeds=seeds)
         return {"batch": batch, "ids": [row["id"] for row in rows]}
+
+
+def enable_fast_attention(
+    encoder: PreTrainedModel, wanted: str, accelerator: Accelerator, enable: Callable[[str], object]
+) -> str:
+    """Put the attention of the disentangled-flash package into a DeBERTa-v2 that is on its device, and try it.
+
+    Args:
+        wanted: ``eager``, ``disentangled_flash``, or ``auto`` for the latter where it can be had.
+        enable: Does it, given the package's backend: ``triton`` on NVIDIA, ``torch`` on a CPU.
+
+    Returns:
+        What is in use, and why where it is not the fast one.
+
+    Raises:
+        TrainingError: it cannot be had though it is asked for, or gives other states or gradients than eager attention.
+    """
+    if wanted == "eager":
+        return "eager"
+    cuda = accelerator.device.type == "cuda" and torch.version.hip is None
+    reason = None
+    if importlib.util.find_spec("disentangled_flash") is None:
+        reason = "disentangled-flash is not installed"
+    elif encoder.config.model_type != "deberta-v2":
+        reason = f"disentangled-flash knows no {encoder.config.model_type}"
+    elif any(".lora_" in name for name, _ in encoder.named_parameters()):
+        reason = "disentangled-flash passes LoRA adapters by"
+    elif not cuda and accelerator.device.type != "cpu":
+        reason = f"disentangled-flash has nothing for {accelerator.device.type}"
+    elif accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        reason = f"parameters are sharded by {accelerator.distributed_type.value}"
+    if reason is None:
+        training = encoder.training
+        before = _states_and_gradients(encoder.eval(), accelerator)
+        encoder.train()
+        enable("triton" if cuda else "torch")
+        after = _states_and_gradients(encoder.eval(), accelerator)
+        encoder.train(training)
+        tolerance = 1e-3 if accelerator.mixed_precision == "no" else 5e-2
+        errors = [float((b - a).norm() / a.norm()) for a, b in zip(before, after, strict=True)]
+        if not max(errors) <= tolerance:  # nor where it is not a number
+            raise TrainingError(f"disentangled-flash is off by {max(errors):.1e} here: pass --attention_backend eager")
+        return "disentangled_flash"
+    if wanted == "auto":
+        return f"eager ({reason})"
+    raise TrainingError(f"--attention_backend {wanted}: {reason}")
+
+
+def _states_and_gradients(encoder: PreTrainedModel, accelerator: Accelerator) -> list[torch.Tensor]:
+    """The states of two short texts, the second one padded, and gradients of the first layer's weights."""
+    ids = torch.arange(3, 3 + 2 * 48, device=accelerator.device).view(2, 48) % encoder.config.vocab_size
+    mask = torch.ones_like(ids)
+    mask[1, 32:] = 0
+    with accelerator.autocast():
+        states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()].float()
+    weights = [p for name, p in encoder.named_parameters() if p.requires_grad and p.ndim == 2 and "layer.0." in name]
+    # Not their squares: a layer norm comes last, so that these are the same whatever the weights.
+    target = torch.arange(states.numel(), device=states.device).view_as(states).cos()
+    return [states.detach(), *torch.autograd.grad((states * target).mean(), weights)]
+
+
+class CheapDropout(torch.nn.Dropout):
+    """Dropout with random bits from numpy, drawn some four times faster on a CPU than torch draws its own.
+
+    Reproducible through torch's seed. The probability is a multiple of 1/65536.
+    """
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0:
+            return states
+        cut = round(self.p * 2**16)
+        bits = np.random.SFC64(int(torch.randint(2**62, ()))).random_raw(-(-states.numel() // 4))
+        keep = torch.from_numpy(bits.view(np.int16)[: states.numel()]).view(states.shape) >= cut - 2**15
+        return states * keep.to(states.dtype).mul_(2**16 / (2**16 - cut))
+
+
+def cheapen_dropout(module: torch.nn.Module) -> None:
+    """Put :class:`CheapDropout` in place of every dropout of a module that is on a CPU."""
+    for parent in module.modules():
+        for name, child in parent.named_children():
+            if type(child) is torch.nn.Dropout:
+                setattr(parent, name, CheapDropout(child.p).train(child.training))
+
+
+@contextmanager
+def whole_parameters(model: torch.nn.Module) -> Iterator[None]:
+    """Under FSDP, have every process hold all parameters in here, so that each can run as many batches as it likes."""
+    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in sharded:
+        module.set_reshard_after_forward(False, recurse=False)
+        module.unshard()
+    try:
+        yield
+    finally:
+        for module in sharded:
+            module.set_reshard_after_forward(True, recurse=False)
+            module.reshard()
 
 
 def parameter_groups(
@@ -121,11 +233,15 @@ def freeze_unused(model: KoreanSpanExtractor, batch: PreprocessedBatch) -> list[
     return sorted({".".join(name.split(".")[: 2 if name.startswith("encoder.") else 1]) for name, _ in unused})
 
 
+def window_lengths(windows: Dataset) -> np.ndarray:
+    """How many words each window has: ``[windows]``."""
+    batches = windows.select_columns("words").with_format("arrow").iter(1000)
+    return np.concatenate([pc.list_value_length(batch["words"]).to_numpy() for batch in batches])
+
+
 def longest_rows(windows: Dataset, number: int) -> list[int]:
     """The indices of the ``number`` windows with the most words."""
-    batches = windows.select_columns("words").with_format("arrow").iter(1000)
-    lengths = np.concatenate([pc.list_value_length(batch["words"]).to_numpy() for batch in batches])
-    return np.argsort(-lengths, kind="stable")[:number].tolist()
+    return np.argsort(-window_lengths(windows), kind="stable")[:number].tolist()
 
 
 def check_disk_space(model: torch.nn.Module, directory: Path, checkpoints: int) -> None:

@@ -31,7 +31,7 @@ from glinerko.card import weights_digest
 from glinerko.cli import make_console, parse_arguments, quieten, run
 from glinerko.data import Example, LabelSchema, Span, label_schema, load_rows, require_labels, shared_texts
 from glinerko.errors import DataError, GlinerkoError, LoadError, first_line
-from glinerko.files import write_json
+from glinerko.files import write_json, write_json_lines
 from glinerko.gliner_v1 import is_gliner_v1, load_gliner, predict_with_gliner
 from glinerko.hub import fetch, load_extractor
 from glinerko.metrics import (
@@ -53,6 +53,7 @@ from glinerko.targets import Outcome, annotate, report_data, span_outcomes
 from glinerko.words import KoreanWordSplitter
 
 DATA = Path(__file__).parents[1] / "data"
+COUNTS = "counts.jsonl"  # of each document and label: true positives, predicted, gold
 STRINGS, SPANS = "(mention, label) sets", "strict spans"
 
 
@@ -225,6 +226,12 @@ def main() -> None:
     markdown = "\n".join(f"## {table.title}\n\n{as_markdown(table)}" for table in tables)
     (directory / "report.md").write_text(f"# {name}\n\n{markdown}", encoding="utf-8")
     write_json(directory / "report.json", result)
+    counts = [scores.counts.tolist() for scores in ours.scores.values()]
+    documents = (dict(zip(ours.scores, each, strict=True)) for each in zip(*counts, strict=True))
+    write_json_lines(
+        directory / COUNTS,
+        ({"id": example.id, **each} for example, each in zip(ours.examples, documents, strict=True)),
+    )
     console.print(f"Report {directory / 'index.html'}, report.md, report.json and plots beside it", highlight=False)
 
     f1 = result[args.metric]["overall"]["f1"]

@@ -15,7 +15,7 @@ from transformers import set_seed
 
 from glinerko.cli import parse_arguments, run
 from glinerko.data import load_rows
-from glinerko.starter import StarterSize, build_starter_pair
+from glinerko.starter import StarterSize, build_base, build_starter_pair
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample" / "train.jsonl"
 
@@ -27,6 +27,7 @@ class Arguments:
     hidden_size: int = field(default=StarterSize.hidden_size, metadata={"help": "width of both encoders"})
     layers: int = field(default=StarterSize.layers, metadata={"help": "layers of both encoders"})
     encoder_steps: int = field(default=StarterSize.encoder_steps, metadata={"help": "masked language model steps"})
+    base_only: bool = field(default=False, metadata={"help": "build the GLiNER2 alone"})
     base_steps: int = field(default=StarterSize.base_steps, metadata={"help": "extraction steps of the base model"})
     seed: int = 42
 
@@ -36,13 +37,15 @@ def main() -> None:
     set_seed(args.seed)
     directory = Path(args.output_dir)
     if (directory / "base" / "model.safetensors").is_file():
-        print(f"The starter pair is in {directory} already.")
+        print(f"{directory} holds a base model already.")
         return
     rows, _ = load_rows(args.train_file)
     size = StarterSize(args.hidden_size, args.layers, args.encoder_steps, args.base_steps)
-    base, encoder = build_starter_pair(
-        rows, directory, size, args.seed, progress=lambda name, steps: tqdm(steps, desc=name)
-    )
+    options = {"size": size, "seed": args.seed, "progress": lambda name, steps: tqdm(steps, desc=name)}
+    if args.base_only:
+        print(f"Base model: {build_base(rows, directory / 'base', **options)}")
+        return
+    base, encoder = build_starter_pair(rows, directory, **options)
     print(f"Base model: {base}\nKorean encoder: {encoder}")
 
 

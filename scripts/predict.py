@@ -17,13 +17,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from glinerko.cli import parse_arguments, quieten, run
-from glinerko.data import LabelSchema, rows_from_texts
+from glinerko.data import LabelSchema, read_texts, rows_from_texts
 from glinerko.errors import DataError
 from glinerko.hub import load_extractor
 from glinerko.prediction import predict_spans
@@ -47,7 +46,10 @@ class Arguments:
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
     quieten(is_main_process=False)
-    ids, texts = read_texts(args)
+    if args.text:
+        ids, texts = [str(number) for number in range(1, len(args.text) + 1)], args.text
+    else:
+        ids, texts = read_texts(args.input_file)
     with ExitStack() as opened:
         file = sys.stdout
         if args.output_file:
@@ -93,40 +95,6 @@ def predict(args: Arguments, ids: list[str], texts: list[str]) -> Iterator[dict]
             for s in spans
         ]
         yield {"id": identifier, "text": text, "entities": entities}
-
-
-def read_texts(args: Arguments) -> tuple[list[str], list[str]]:
-    """Ids and texts of what is asked for.
-
-    Raises:
-        DataError: with file, line and reason.
-    """
-    if args.text:
-        return [str(number) for number in range(1, len(args.text) + 1)], args.text
-    source = args.input_file or "standard input"
-    try:
-        content = Path(args.input_file).read_text(encoding="utf-8-sig") if args.input_file else sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source}: not UTF-8; save the file as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error.strerror})") from error
-    ids, texts = [], []
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
-        row = {"text": line.rstrip("\r")}
-        if source.endswith((".jsonl", ".json")):
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-                    raise ValueError('expected an object with a "text"')
-            except ValueError as error:
-                raise DataError(f"{source}, line {number}: {error}") from error
-        ids.append(str(row.get("id", number)))
-        texts.append(row["text"])
-    if not texts:
-        raise DataError(f"{source}: no text")
-    return ids, texts
 
 
 if __name__ == "__main__":

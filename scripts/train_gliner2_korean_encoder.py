@@ -13,9 +13,7 @@ weights as if it had never been stopped.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import platform
 import shutil
 import tempfile
@@ -39,13 +37,13 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import get_scheduler
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from glinerko.card import DATA_REPORT, ENVIRONMENT, HISTORY, SWAP_REPORT, TRAINING_ARGUMENTS, write_card
 from glinerko.checkpoints import (
     dataset_digest,
-    differences,
-    find_checkpoint,
-    list_checkpoints,
+    find_resumed,
+    prepare_output_dir,
     save_checkpoint,
 )
 from glinerko.cli import make_console, parse_arguments, quieten, run
@@ -60,7 +58,7 @@ from glinerko.data import (
     write_rows,
 )
 from glinerko.errors import DataError, GlinerkoError, Stopped, TrainingError, first_line
-from glinerko.files import write_json
+from glinerko.files import append_json, trim_history, write_json
 from glinerko.hub import load_extractor
 from glinerko.lora import add_lora
 from glinerko.metrics import METRICS, Scores, best_threshold, sweep
@@ -74,11 +72,16 @@ from glinerko.targets import annotate, report_data, training_windows, window_fro
 from glinerko.training import (
     StopRequest,
     WindowCollator,
+    cheapen_dropout,
     check_disk_space,
     check_step,
+    choose_precision,
+    enable_fast_attention,
     freeze_unused,
     longest_rows,
     parameter_groups,
+    whole_parameters,
+    window_lengths,
 )
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
@@ -183,6 +186,14 @@ class TrainingArguments:
         metadata={"help": "auto: what Accelerate is configured for, or else bf16 where the GPU has it",
                   "choices": ["auto", "no", "bf16", "fp16"]},
     )  # fmt: skip
+    attention_backend: str = field(
+        default="auto",
+        metadata={"help": "auto: disentangled_flash where it is installed and knows encoder and device",
+                  "choices": ["auto", "eager", "disentangled_flash"]},
+    )  # fmt: skip
+    group_by_length: bool = field(
+        default=False, metadata={"help": "batches of windows of similar length: less padding for eager attention"}
+    )
     dataloader_num_workers: int = field(default=0, metadata={"help": "processes that make batches ahead"})
     seed: int = field(default=42, metadata={"help": "of everything that is drawn"})
     checkpointing_steps: str = field(
@@ -229,7 +240,9 @@ def main() -> None:
     stop = StopRequest(args.max_train_minutes)
     set_seed(args.seed)
     console = make_console(accelerator.is_main_process)
-    output_dir = prepare_output_dir(args, accelerator)
+    output_dir = prepare_output_dir(
+        accelerator, Path(args.output_dir), "best", args.resume_from_checkpoint, args.overwrite_output_dir
+    )
     if args.push_to_hub and accelerator.is_main_process:  # a token that may not write fails now
         args.hub_model_id = prepare_repository(
             args.hub_model_id or output_dir.resolve().name, token=args.hub_token, private=args.hub_private_repo
@@ -304,15 +317,16 @@ def main() -> None:
         highlight=False,
     )
     final = {f"best/{name}": value for name, value in flat_scores(best.scores).items()}
-    accelerator.log({**final, "best/epoch": best.epoch, "best/threshold": best.threshold})
+    if accelerator.is_main_process:
+        card = write_card(best.directory, args.hub_model_id)
+        report = card.read_text(encoding="utf-8")
+        accelerator.log({**final, "best/epoch": best.epoch, "best/threshold": best.threshold, "report": report})
     accelerator.wait_for_everyone()
     accelerator.end_training()  # the other processes need not wait for an upload
-    if accelerator.is_main_process:
-        write_card(best.directory, args.hub_model_id)
-        if args.push_to_hub:
-            verify_saved(best.directory, output_dir / VALIDATION, args.per_device_eval_batch_size)
-            commit = publish(best.directory, args.hub_model_id, token=args.hub_token, tell=console.print)
-            console.print(f"Hub      {commit.commit_url}", highlight=False)
+    if args.push_to_hub and accelerator.is_main_process:
+        verify_saved(best.directory, output_dir / VALIDATION, args.per_device_eval_batch_size)
+        commit = publish(best.directory, args.hub_model_id, token=args.hub_token, tell=console.print)
+        console.print(f"Hub      {commit.commit_url}", highlight=False)
 
 
 @dataclass
@@ -353,22 +367,39 @@ def fit(
 ) -> Best:
     """Train on ``windows``, score ``validation`` after every epoch; keep the best model and the last checkpoints."""
     output_dir = Path(args.output_dir)
-    resumed = find_resumed(output_dir, identity, args, console)
+    resumed = find_resumed(output_dir, args.resume_from_checkpoint, identity, args.resume_anyway, console)
     examples = [Example.from_row(row) for row in validation]
     predict = partial(predict_spans, model, validation, schema, batch_size=args.per_device_eval_batch_size)
+    model.to(accelerator.device)
+    attention = enable_fast_attention(
+        model.encoder,
+        args.attention_backend,
+        accelerator,
+        # gliner2's thresholds for packing are those of a GPU; on a CPU it always pays
+        lambda backend: model.train().enable_disentangled_flash(
+            backend=backend, inference=False, packed=True if backend == "torch" else "auto"
+        ),
+    )
+    if accelerator.device.type == "cpu":
+        cheapen_dropout(model)
     unused = try_everything(accelerator, model, windows, schema, predict, args)
     if unused:
         console.print(f"Not trained, since entity data gives no gradient: {', '.join(unused)}")
     collator = WindowCollator(model.processor, schema, augment, args.seed)
+    order, sampler = torch.Generator(), None
+    if args.group_by_length:
+        lengths = window_lengths(windows).tolist()
+        sampler = LengthGroupedSampler(args.per_device_train_batch_size, lengths=lengths, generator=order)
     loader = DataLoader(
         windows,
         batch_size=args.per_device_train_batch_size,
-        shuffle=True,
+        shuffle=sampler is None,
+        sampler=sampler,
         collate_fn=collator,
         num_workers=args.dataloader_num_workers,
     )
     groups = parameter_groups(model, args.encoder_learning_rate, args.head_learning_rate, args.weight_decay)
-    model, optimizer, loader = accelerator.prepare(model, torch.optim.AdamW(groups), loader)
+    model, optimizer, loader = accelerator.prepare(model, torch.optim.AdamW(groups, fused=True), loader)
     steps_per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
     total_steps = args.max_train_steps or args.num_train_epochs * steps_per_epoch
     epochs = math.ceil(total_steps / steps_per_epoch)
@@ -380,7 +411,8 @@ def fit(
     batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
     console.print(
         f"Training {epochs} epochs of {steps_per_epoch} steps of {batch_size} windows "
-        f"on {accelerator.num_processes} × {accelerator.device.type}, precision {accelerator.mixed_precision}"
+        f"on {accelerator.num_processes} × {accelerator.device.type}, precision {accelerator.mixed_precision}, "
+        f"attention {attention}"
     )
     # Where the run is. `done` are batches of this epoch and `sums` its losses; weights and optimizer go on as they are.
     best, epoch, done, step = Best(output_dir / "best"), 1, 0, 0
@@ -413,6 +445,7 @@ def fit(
                 break
             collator.epoch = epoch
             loader.set_epoch(epoch)
+            order.manual_seed(args.seed + epoch)
             model.train()
             batches = iter(skip_first_batches(loader, done) if done else loader)
             while step < total_steps and (group := list(islice(batches, args.gradient_accumulation_steps))):
@@ -440,9 +473,13 @@ def fit(
                 if every and step % every == 0:
                     checkpoint()
 
-            predictions = predict_on_all_processes(accelerator, len(validation), predict)
+            extractor = accelerator.unwrap_model(model)
+            with whole_parameters(model):
+                predictions = predict_on_all_processes(accelerator, len(validation), predict)
+                reference_scores = extractor.reference_scores()
             scores, threshold = score(predictions, examples, schema, args.metric_for_best_model)
             best.update(epoch, scores, threshold)
+            weights = accelerator.get_state_dict(model) if best.epoch == epoch else None
             loss, structure, count, seen, _ = accelerator.reduce(sums, reduction="sum").tolist()
             if accelerator.is_main_process:
                 losses = {"loss": loss / seen, "structure_loss": structure / seen, "count_loss": count / seen}
@@ -456,7 +493,7 @@ def fit(
                 if predictions.closed_gates:
                     bar.write(f"  count gate shut on {predictions.closed_gates} of {predictions.windows} windows")
                 if best.epoch == epoch:
-                    save_best(accelerator.unwrap_model(model), best, args, accelerator.mixed_precision)
+                    save_best(extractor, weights, reference_scores, best, args, accelerator.mixed_precision)
             accelerator.wait_for_everyone()
             found = {f"validation/{name}": value for name, value in flat_scores(scores).items()}
             accelerator.log({**found, "validation/threshold": threshold, "epoch": epoch}, step=step)
@@ -478,29 +515,6 @@ def fit(
         stop.patient = False
         bar.close()
     return best
-
-
-def find_resumed(
-    output_dir: Path, identity: dict, args: TrainingArguments, console: Console
-) -> tuple[Path, dict] | None:
-    """The checkpoint to go on from, where one is asked for and there is one.
-
-    Raises:
-        TrainingError: it is of another run; the message names what differs.
-    """
-    if not args.resume_from_checkpoint:
-        return None
-    warn = partial(console.print, style="yellow", highlight=False)
-    resumed = find_checkpoint(output_dir, args.resume_from_checkpoint, warn)
-    if resumed is None:
-        warn(f"No checkpoint in {output_dir}: starting from the beginning")
-        return None
-    changed = differences(resumed[1]["identity"], identity)
-    if changed and not args.resume_anyway:
-        raise TrainingError(
-            f"{resumed[0]}: of a run with other {', '.join(changed)}; --resume_anyway goes on all the same"
-        )
-    return resumed
 
 
 def try_everything(
@@ -525,7 +539,6 @@ def try_everything(
     output_dir, wanted = Path(args.output_dir), args.per_device_train_batch_size
     check_disk_space(model, output_dir, args.checkpoints_total_limit)
     longest = longest_rows(windows, wanted)
-    model.to(accelerator.device)
     size = wanted
     while True:
         batch = model.processor.collate([window_from_row(windows[index]) for index in longest[:size]], schema)
@@ -581,7 +594,9 @@ def backward(
     sums = torch.zeros(5, device=accelerator.device)
     sums[3] = windows
     for entry in group:
-        with nullcontext() if entry is group[-1] else accelerator.no_sync(model):
+        last = entry is group[-1]
+        accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed steps in `accelerator.backward`
+        with nullcontext() if last else accelerator.no_sync(model):
             outputs = model(entry["batch"])
             check_step(outputs, accelerator.unwrap_model(model), entry["batch"], entry["ids"])
             # DistributedDataParallel takes the mean of the processes' gradients, hence their number.
@@ -635,7 +650,14 @@ def score(predictions: Predictions, examples: list[Example], schema: LabelSchema
     return by_threshold[threshold], threshold
 
 
-def save_best(model: KoreanSpanExtractor, best: Best, args: TrainingArguments, precision: str) -> None:
+def save_best(
+    model: KoreanSpanExtractor,
+    weights: dict[str, torch.Tensor],
+    reference_scores: list[list[float]] | None,
+    best: Best,
+    args: TrainingArguments,
+    precision: str,
+) -> None:
     """Write the model beside the one before it and put it in its place, so that `best/` is never half a model."""
     model.configure(
         threshold=best.threshold,
@@ -644,44 +666,17 @@ def save_best(model: KoreanSpanExtractor, best: Best, args: TrainingArguments, p
             "metric": args.metric_for_best_model,
             "f1": best.scores.overall.f1,
             "precision": precision,
-            "reference_scores": model.reference_scores(),
+            "reference_scores": reference_scores,
         },
     )
     fresh, old = best.directory.with_name("best.new"), best.directory.with_name("best.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    model.save_pretrained(fresh)
+    model.save_pretrained(fresh, state_dict=weights)
     if best.directory.exists():
         best.directory.rename(old)
     fresh.rename(best.directory)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def prepare_output_dir(args: TrainingArguments, accelerator: Accelerator) -> Path:
-    """Make the directory, and keep what an earlier run left there unless told otherwise.
-
-    Raises:
-        GlinerkoError: it holds a model, or cannot be written.
-    """
-    directory = Path(args.output_dir)
-    checkpoints = list_checkpoints(directory)
-    resuming = args.resume_from_checkpoint and (checkpoints or args.resume_from_checkpoint != "latest")
-    if ((directory / "best").exists() or checkpoints) and not (resuming or args.overwrite_output_dir):
-        raise GlinerkoError(
-            f"{directory} holds a trained model: --resume_from_checkpoint latest goes on with it, or choose another "
-            "--output_dir or --overwrite_output_dir"
-        )
-    accelerator.wait_for_everyone()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not resuming and accelerator.is_main_process:
-            for left in checkpoints:  # a later run must not go on from these
-                shutil.rmtree(left)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise GlinerkoError(f"{directory}: cannot be written ({error.strerror})") from error
-    return directory
 
 
 def load_data(
@@ -754,25 +749,6 @@ def choose_trackers(wanted: str) -> str | None:
     if wanted not in ("none", "all", *installed):
         raise GlinerkoError(f"--report_to {wanted}: not installed; run `pip install {wanted}`")
     return None if wanted == "none" else wanted
-
-
-def choose_precision(wanted: str) -> str | None:
-    """What to ask Accelerate for; ``None`` leaves it to its configuration."""
-    if wanted != "auto":
-        return wanted
-    configured = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
-    return "bf16" if not configured and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None
-
-
-def trim_history(path: Path, epoch: int) -> None:
-    """Leave only the epochs before ``epoch``, from which a run goes on."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    path.write_text("".join(line for line in lines if json.loads(line)["epoch"] < epoch), encoding="utf-8")
-
-
-def append_json(path: Path, record: dict) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from glinerko.starter import StarterSize, encoder_config
+from glinerko.pretraining import encoder_config
 
 _DEBERTA_PIECES = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "pad_piece": "[PAD]", "bos_piece": "[CLS]",
                    "eos_piece": "[SEP]", "unk_piece": "[UNK]"}  # fmt: skip
 
 
 def deberta(vocab_size: int) -> DebertaV2Config:
-    return encoder_config(StarterSize(hidden_size=768, layers=12), vocab_size)
+    return encoder_config(768, 12, vocab_size)
 
 
 def word_piece(directory: Path, texts: list[str], tokenizer_class: str | None, json_file: bool) -> None:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from conftest import ROOT, SAMPLE
@@ -124,6 +125,58 @@ def test_two_processes_train_as_one(flags, tmp_path):
         assert one["threshold"] == two["threshold"]
         assert one["string_f1"]["overall"]["f1"] == pytest.approx(two["string_f1"]["overall"]["f1"], abs=1e-4)
     assert histories[0][-1]["string_f1"]["overall"]["f1"] > 0
+
+
+@pytest.mark.slow
+def test_sharded_by_fsdp_it_trains_resumes_and_saves_as_one_process_does(flags, tmp_path):
+    """Under accelerate_configs/fsdp.yaml, on two CPU processes: losses, F1, checkpoints, and one whole model file."""
+    flags = [*flags, "--validation_file", SAMPLE / "validation.jsonl", "--per_device_train_batch_size", 4]
+    flags += ["--attention_backend", "eager", "--num_train_epochs", 4]
+    sharded = ["tests/sharded_on_cpu.py", "accelerate_configs/fsdp.yaml"]
+    histories = {}
+    for name, runner, more in (
+        ("whole", [], []),
+        ("sharded", sharded, ["--checkpointing_steps", 6]),
+    ):
+        command = [*LAUNCH, "accelerate_configs/cpu_multi.yaml", *runner, "tests/without_chance.py", TRAIN, *flags]
+        result = run(*command, "--output_dir", tmp_path / name, *more)
+        assert result.returncode == 0, result.stderr
+        lines = (tmp_path / name / "history.jsonl").read_text().splitlines()
+        histories[name] = [json.loads(line) for line in lines]
+    for one, other in zip(*histories.values(), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["threshold"] == other["threshold"]
+        assert one["string_f1"]["overall"]["f1"] == pytest.approx(other["string_f1"]["overall"]["f1"], abs=1e-4)
+    weights = [load_extractor(tmp_path / name / "best").state_dict() for name in histories]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4)
+
+    checkpoint = tmp_path / "sharded" / "checkpoint-6"
+    assert (checkpoint / "pytorch_model_fsdp_0").is_dir()  # sharded, and not the whole model by chance
+    result = run(*command, "--output_dir", tmp_path / name, *more, "--resume_from_checkpoint", checkpoint)
+    assert result.returncode == 0, result.stderr
+    lines = (tmp_path / "sharded" / "history.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["loss"] == pytest.approx(histories["sharded"][-1]["loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_alone_ends_the_run_and_says_why(flags):
+    begin = time.monotonic()
+    result = run(*LAUNCH, "accelerate_configs/cpu_multi.yaml", "tests/one_rank_fails.py", TRAIN, *flags)
+    assert result.returncode != 0
+    assert time.monotonic() - begin < 60
+    assert "error in process 1: the loss is not finite (document 7: loss nan)" in result.stderr
+    assert "error in process 0: another process ended" in result.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_every_configuration(path):
+    config = load_config_from_file(str(path))
+    plugins = {"fsdp": "fsdp_config", "deepspeed_zero2": "deepspeed_config"}
+    assert bool(getattr(config, "fsdp_config", None)) == (plugins.get(path.stem) == "fsdp_config")
+    assert bool(getattr(config, "deepspeed_config", None)) == (plugins.get(path.stem) == "deepspeed_config")
+    assert config.mixed_precision == ("no" if path.stem.startswith("cpu") else "bf16")
+    assert path.read_text(encoding="utf-8").startswith("# ")
 
 
 @pytest.mark.slow

@@ -1,0 +1,211 @@
+"""An encoder of one's own: its size, its tokenizer, what it is trained on, and its files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AutoConfig,
+    DataCollatorForLanguageModeling,
+    DebertaV2Config,
+    DebertaV2ForMaskedLM,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from glinerko.errors import LoadError, first_line
+from glinerko.hub import fetch, read_config
+from glinerko.tokenization import load_encoder_tokenizer, restore_tokenizer_class
+
+SPECIAL_TOKENS = {
+    "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]",
+}  # fmt: skip
+# The 2,350 syllables of KS X 1001: a Korean vocabulary knows each of them, at the start of a word and inside one.
+SYLLABLES = [bytes([lead, trail]).decode("euc-kr") for lead in range(0xB0, 0xC9) for trail in range(0xA1, 0xFF)]
+ASCII = [chr(code) for code in range(33, 127)]
+
+
+def encoder_config(hidden_size: int, layers: int, vocab_size: int) -> DebertaV2Config:
+    """The settings that the DeBERTa-v3 family has in common, at this size."""
+    return DebertaV2Config(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden_size // 32 if hidden_size < 128 else hidden_size // 64,
+        intermediate_size=hidden_size * 4,
+        relative_attention=True,
+        position_buckets=256,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        pos_att_type=["p2c", "c2p"],
+        position_biased_input=False,
+        layer_norm_eps=1e-7,
+        max_position_embeddings=512,
+        max_relative_positions=-1,
+        type_vocab_size=0,
+        pad_token_id=0,
+    )
+
+
+def word_piece_tokenizer(texts: Sequence[str], common_pieces: int = 6000, min_count: int = 8) -> Tokenizer:
+    """A WordPiece tokenizer of the commonest beginnings and ends of words, and of single characters.
+
+    Rare names are spelt, so that those never seen look like those that were. The trainers of the tokenizers library
+    break ties at random; this gives the same vocabulary at every build.
+
+    Args:
+        common_pieces: How many pieces of more than one character there are, at most.
+        min_count: How often one must occur.
+    """
+    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words = Counter()
+    for text in texts:
+        normal = tokenizer.normalizer.normalize_str(text)
+        words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
+    counts = Counter()
+    for word, count in words.items():
+        for cut in range(1, len(word)):
+            counts[word[:cut]] += count
+            counts[f"##{word[cut:]}"] += count
+        counts[word] += count
+    common = sorted((p for p, count in counts.items() if count >= min_count), key=lambda p: (-counts[p], p))
+    seen = sorted({character for word in words for character in word})
+    characters = list(dict.fromkeys([*SYLLABLES, *ASCII, *seen]))
+    pieces = [*SPECIAL_TOKENS.values(), *common[:common_pieces], *characters, *(f"##{c}" for c in characters)]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer.model = models.WordPiece(vocabulary, unk_token=SPECIAL_TOKENS["unk_token"])
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return tokenizer
+
+
+class MaskedLanguageModel(torch.nn.Module):
+    """A DeBERTa-v2 with its language model head, which is run on the masked pieces alone."""
+
+    def __init__(self, model: DebertaV2ForMaskedLM):
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """All ``[texts, pieces]``; ``labels`` are -100 where a piece is not masked.
+
+        Returns:
+            The sum of the cross-entropies in nats, how many masked pieces were guessed, and how many there are.
+        """
+        states = self.model.deberta(input_ids, attention_mask=attention_mask).last_hidden_state
+        masked = labels != -100
+        if self.model.legacy:
+            logits = self.model.cls(states[masked])
+        else:
+            logits = self.model.lm_predictions(states[masked], self.model.deberta.embeddings.word_embeddings)
+        wanted = labels[masked]
+        return (
+            F.cross_entropy(logits.float(), wanted, reduction="sum"),
+            (logits.argmax(-1) == wanted).sum(),
+            masked.sum(),
+        )
+
+
+@dataclass
+class WholeWordCollator:
+    """Makes batches of :func:`cut_texts`, whole words masked; what is masked depends on seed, epoch and rows alone."""
+
+    tokenizer: PreTrainedTokenizerFast
+    mlm_probability: float = 0.15
+    seed: int = 42
+    epoch: int = 0
+
+    def __post_init__(self):
+        self._mask = DataCollatorForLanguageModeling(
+            self.tokenizer,
+            whole_word_mask=True,
+            mlm_probability=self.mlm_probability,
+            mask_replace_prob=1.0,
+            random_replace_prob=0.0,  # the library has none of these for whole words
+        )
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """``input_ids``, ``attention_mask`` and ``labels``, each ``[texts, pieces]``."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self.seed, self.epoch, *(row["row"] for row in rows))) % 2**63)
+            longest = max(len(row["input_ids"]) for row in rows)
+            padded = [
+                {
+                    **{name: row[name] for name in ("input_ids", "attention_mask", "special_tokens_mask")},
+                    "offset_mapping": [*row["offset_mapping"], *[[0, 0]] * (longest - len(row["input_ids"]))],
+                }
+                for row in rows
+            ]
+            return dict(self._mask(padded))
+
+
+def cut_texts(texts: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
+    """Tokenize the column ``text`` into rows of at most ``max_length`` pieces, ``[CLS]`` and ``[SEP]`` included."""
+
+    def cut(batch: dict[str, list]) -> dict[str, list]:
+        encoded = tokenizer(
+            batch["text"],
+            truncation=True,
+            max_length=max_length,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+        )
+        names = ("input_ids", "attention_mask", "special_tokens_mask", "offset_mapping")
+        return {**{name: encoded[name] for name in names}, "length": [len(ids) for ids in encoded["input_ids"]]}
+
+    rows = texts.map(cut, batched=True, remove_columns=texts.column_names, desc="Tokenizing")
+    return rows.add_column("row", range(len(rows)))
+
+
+def load_masked_language_model(name_or_path: str) -> tuple[DebertaV2ForMaskedLM, PreTrainedTokenizerFast, bool]:
+    """A published encoder to go on with, its tokenizer, and whether its language model head is new.
+
+    Raises:
+        LoadError: it is no DeBERTa-v2, or cannot be loaded.
+    """
+    directory = fetch(name_or_path)
+    kind = read_config(directory).get("model_type")
+    if kind != "deberta-v2":
+        raise LoadError(f"{name_or_path}: model_type {kind!r}; only a DeBERTa-v2 can be trained further here")
+    tokenizer = load_encoder_tokenizer(directory)
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    try:
+        model, info = DebertaV2ForMaskedLM.from_pretrained(
+            directory, config=config, output_loading_info=True, dtype=torch.float32
+        )
+    except Exception as error:  # damaged files raise whatever their reader raises
+        raise LoadError(f"{name_or_path}: the weights cannot be loaded: {first_line(error)}") from error
+    missing = [key for key in info["missing_keys"] if key.startswith("deberta.")]
+    if missing:
+        raise LoadError(f"{name_or_path}: {len(missing)} weights are missing, for example {min(missing)}")
+    if tokenizer.mask_token is None:
+        tokenizer.add_special_tokens({"mask_token": SPECIAL_TOKENS["mask_token"]})
+    if len(tokenizer) > model.config.vocab_size:
+        model.resize_token_embeddings(len(tokenizer))
+    return model, tokenizer, bool(info["missing_keys"])
+
+
+def save_encoder(model: DebertaV2ForMaskedLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Write config, weights and tokenizer as a published encoder has them, loadable by transformers 4 and 5."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # one for each file
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    restore_tokenizer_class(directory)
+    if shown:
+        logging.enable_progress_bar()

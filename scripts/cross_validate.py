@@ -1,0 +1,195 @@
+"""Cross-validate a recipe: for each fold of a corpus, train on the others and score on that one.
+
+    python scripts/cross_validate.py recipes/real_corpus.yaml --train_file train.jsonl --text_file notes.txt
+    python scripts/cross_validate.py recipes/real_corpus.yaml --train_file train.jsonl --name whitespace \\
+        --compare default -- --word_splitter whitespace
+
+A recipe is a YAML file of stages, each the name of a script of ours and its options; in a value, {fold} stands for the
+directory of the fold, {train} for its training documents, {dev} for its held-out ones and {text} for the files of
+--text_file. Flags after -- go to the last stage, the training, whose output is OUTPUT_DIR/fold-N/NAME. A stage that was
+done with the same options is not done again, and one that was interrupted goes on, so that variants share what comes
+before the training. Threshold and epoch are chosen on validation documents drawn from the training side of each fold.
+The scores are those of all folds' held-out documents together, with 95 % bootstrap intervals over documents.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import concatenate_datasets
+
+from glinerko.cli import make_console, parse_arguments, quieten, run
+from glinerko.data import fold_rows, load_rows, write_rows
+from glinerko.errors import DataError, GlinerkoError, first_line
+from glinerko.files import write_json
+from glinerko.metrics import METRICS, Scores
+from glinerko.reports import comparison_table, score_table
+from glinerko.significance import compare_f1, f1_interval
+
+SCRIPTS = Path(__file__).parent
+
+
+@dataclass
+class Arguments:
+    train_file: str = field(metadata={"help": "the labelled documents, JSON lines"})
+    text_file: list[str] = field(
+        default_factory=list, metadata={"help": "raw text to pre-train on beside the training documents of a fold"}
+    )
+    output_dir: str = field(default="outputs/cross-validation", metadata={"help": "where everything goes"})
+    name: str = field(default="default", metadata={"help": "of this variant of the recipe"})
+    compare: list[str] | None = field(default=None, metadata={"help": "variants to compare with, done before"})
+    folds: int = field(default=5, metadata={"help": "parts of the corpus; identical texts stay together"})
+    only: list[int] | None = field(default=None, metadata={"help": "folds to do, from 0; all by default"})
+    seed: int = field(default=42, metadata={"help": "of the folds"})
+    metric: str = field(default="string_f1", metadata={"help": "what is compared", "choices": list(METRICS)})
+
+
+def main() -> None:
+    recipe_file, more = take_recipe()
+    (args,) = parse_arguments(Arguments, description=__doc__)
+    quieten(is_main_process=True)
+    console = make_console()
+    stages = read_recipe(recipe_file)
+    directory = Path(args.output_dir)
+    rows, _ = load_rows(args.train_file)
+    parts = fold_rows(rows, args.folds, args.seed)
+    chosen = args.only if args.only is not None else list(range(args.folds))
+    if not set(chosen) <= set(range(args.folds)):
+        raise DataError(f"--only: the folds are 0 to {args.folds - 1}")
+
+    for number in chosen:
+        fold = directory / f"fold-{number}"
+        train, dev = fold / "train.jsonl", fold / "dev.jsonl"
+        write_rows(concatenate_datasets([part for index, part in enumerate(parts) if index != number]), train)
+        write_rows(parts[number], dev)
+        places = {"{fold}": [str(fold)], "{train}": [str(train)], "{dev}": [str(dev)], "{text}": args.text_file}
+        for script, options in stages[:-1]:
+            run_stage(script, options, places, fold / script)
+        script, options = stages[-1]
+        run_stage(script, {**options, "output_dir": fold / args.name}, places, fold / args.name, more)
+        model, report = fold / args.name / "best", fold / args.name / "dev"
+        scored = {"model": model, "test_file": dev, "train_file": train, "metric": args.metric, "report_dir": report}
+        run_stage("eval", scored, places, report)
+
+    variants = [pool(directory, name, chosen, args.metric) for name in (args.name, *(args.compare or ()))]
+    title = f"{args.name}, {args.metric} on {len(variants[0].counts)} held-out documents of {len(chosen)} folds"
+    console.print(score_table(title, {args.metric: variants[0]}, list(variants[0].labels)))
+    counts = [scores.counts.sum(axis=1) for scores in variants]
+    compared = [
+        {
+            "model": name,
+            "threshold": None,
+            **scores.overall.to_dict(),
+            "f1_interval": f1_interval(own),
+            "difference": asdict(compare_f1(counts[0], own)) if own is not counts[0] else None,
+        }
+        for name, scores, own in zip((args.name, *(args.compare or ())), variants, counts, strict=True)
+    ]
+    console.print(comparison_table(compared, args.metric))
+    result = {"recipe": str(recipe_file), "flags": more, "folds": chosen, "seed": args.seed}
+    write_json(directory / f"{args.name}.json", {**result, **variants[0].to_dict(), "comparisons": compared})
+    console.print(f"Scores   {directory / args.name}.json", highlight=False)
+
+
+def take_recipe() -> tuple[Path, list[str]]:
+    """Take the recipe's file and what stands after ``--`` out of the command line.
+
+    Raises:
+        GlinerkoError: no recipe is named.
+    """
+    flags = sys.argv[1:]
+    cut = flags.index("--") if "--" in flags else len(flags)
+    own, more = flags[:cut], flags[cut + 1 :]
+    if {"-h", "--help"} & set(own):
+        return Path(), []
+    if not own or own[0].startswith("-"):
+        raise GlinerkoError("name a recipe first, for example recipes/real_corpus.yaml")
+    sys.argv[1:] = own[1:]
+    return Path(own[0]), more
+
+
+def read_recipe(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The stages in their order: the name of a script, and its options.
+
+    Raises:
+        GlinerkoError: it cannot be read, or names no script of ours.
+    """
+    try:
+        stages = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if not all(isinstance(options, dict) for options in stages.values()):
+            raise ValueError("a stage has no options")
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise GlinerkoError(f"{path}: expected `script: {{option: value}}` ({first_line(error)})") from error
+    unknown = [script for script in stages if not (SCRIPTS / f"{script}.py").is_file()]
+    if unknown or not stages:
+        raise GlinerkoError(f"{path}: no such script: {', '.join(unknown) or 'none is named'}")
+    return list(stages.items())
+
+
+def run_stage(
+    script: str, options: dict[str, Any], places: dict[str, list[str]], output: Path, more: Sequence[str] = ()
+) -> None:
+    """Run a script with its options unless that was done; what is done is remembered beside ``output``."""
+    flags = []
+    for name, value in options.items():
+        values = value if isinstance(value, list) else [value]
+        flags += [f"--{name}", *(text for each in values for text in fill(str(each), places))]
+    flags += more
+    mark = Path(f"{output}.done")
+    wanted = json.dumps([script, flags])
+    if mark.is_file() and mark.read_text(encoding="utf-8") == wanted:
+        return
+    resumable = "resume_from_checkpoint" in (SCRIPTS / f"{script}.py").read_text(encoding="utf-8")
+    resume = ["--resume_from_checkpoint", "latest"] if resumable else []
+    call([sys.executable, str(SCRIPTS / f"{script}.py"), *flags, *resume])
+    mark.write_text(wanted, encoding="utf-8")
+
+
+def fill(value: str, places: dict[str, list[str]]) -> list[str]:
+    """A value with its places filled in; ``{text}`` may stand for several files, or none."""
+    if value in places:
+        return places[value]
+    for place, texts in places.items():
+        value = value.replace(place, " ".join(texts))
+    return [value]
+
+
+def call(command: list[str]) -> None:
+    """Run a script of ours.
+
+    Raises:
+        GlinerkoError: it failed, and has said why.
+    """
+    print(f"$ {shlex.join(command[1:])}", flush=True)
+    status = subprocess.run(command).returncode
+    if status:
+        raise GlinerkoError(f"{Path(command[1]).name} ended with status {status}; the same command goes on from there")
+
+
+def pool(directory: Path, name: str, folds: list[int], metric: str) -> Scores:
+    """The scores of a variant on the held-out documents of all folds.
+
+    Raises:
+        GlinerkoError: it was not done for one of them.
+    """
+    labels, counts = None, []
+    for number in folds:
+        report = directory / f"fold-{number}" / name / "dev"
+        if not (report / "counts.jsonl").is_file():
+            raise GlinerkoError(f"{report}: fold {number} of {name!r} was not done")
+        labels = labels or tuple(json.loads((report / "report.json").read_text(encoding="utf-8"))[metric]["labels"])
+        lines = (report / "counts.jsonl").read_text(encoding="utf-8").splitlines()
+        counts += [json.loads(line)[metric] for line in lines]
+    return Scores.from_counts(counts, labels)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -237,6 +237,7 @@ def main() -> None:
             f"scripts/train_gliner2_korean_encoder.py --korean_encoder {output_dir / 'encoder'} ...",
             highlight=False,
         )
+    accelerator.wait_for_everyone()
     accelerator.end_training()
 
 

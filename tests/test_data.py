@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from glinerko.data import Example, label_schema, load_rows, require_labels, shared_texts, split_rows
+from glinerko.data import Example, fold_rows, label_schema, load_rows, require_labels, shared_texts, split_rows
 from glinerko.errors import DataError
 from glinerko.rows import find_mention
 
@@ -137,6 +137,18 @@ def test_split_is_seeded_and_keeps_identical_texts_together(write_rows):
     assert not shared_texts(training, validation)
     assert split_rows(rows, 0.2, seed=1)[1]["text"][:] == validation["text"][:]
     assert split_rows(rows, 0.2, seed=2)[1]["text"][:] != validation["text"][:]
+
+
+def test_folds_part_the_rows_and_keep_identical_texts_together(write_rows):
+    texts = [f"{number // 2}번 환자" for number in range(40)]
+    rows, _ = load_rows(write_rows(*({"text": text, "entities": {}} for text in texts)))
+    folds = fold_rows(rows, 3, seed=1)
+    assert sorted(len(fold) for fold in folds) == [12, 14, 14]
+    assert sorted(identifier for fold in folds for identifier in fold["id"]) == sorted(rows["id"])
+    assert not shared_texts(folds[0], folds[1])
+    assert [fold["id"][:] for fold in fold_rows(rows, 3, seed=1)] == [fold["id"][:] for fold in folds]
+    with pytest.raises(DataError, match="20 different texts"):
+        fold_rows(rows, 21, seed=1)
 
 
 def test_one_text_cannot_be_split(write_rows):

@@ -4,11 +4,22 @@ import pickle
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from glinerko.errors import TrainingError
+from glinerko.lora import add_lora
 from glinerko.prediction import predict_spans
+from glinerko.swap import swap_encoder, weight_checksum
 from glinerko.targets import annotate, training_windows, window_from_row
-from glinerko.training import WindowCollator, check_step, freeze_unused, parameter_groups
+from glinerko.training import (
+    CheapDropout,
+    WindowCollator,
+    cheapen_dropout,
+    check_step,
+    enable_fast_attention,
+    freeze_unused,
+    parameter_groups,
+)
 
 
 @pytest.fixture
@@ -148,3 +159,67 @@ def test_training_learns(model, sample_rows, windows, schema):
     before = model(entry["batch"])["total_loss"].item()
     train(model, windows, schema, steps=20)
     assert model(entry["batch"])["total_loss"].item() < before / 2
+
+
+def enable(model, wanted: str = "auto"):
+    return enable_fast_attention(
+        model.encoder,
+        wanted,
+        Accelerator(cpu=True),
+        lambda backend: model.train().enable_disentangled_flash(backend=backend, inference=False, packed=True),
+    )
+
+
+def test_fast_attention_gives_the_same_states_and_saves_the_same_weights(model, batch):
+    model.eval()
+    with torch.no_grad():
+        eager = model(batch)["total_loss"]
+    names, weights = list(model.state_dict()), weight_checksum(model)
+    assert enable(model) == "disentangled_flash"
+    assert (list(model.state_dict()), weight_checksum(model)) == (names, weights)
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch)["total_loss"], eager)
+    assert model._disentangled_flash_batches["packed"] > 0
+
+
+def test_fast_attention_that_differs_is_not_used(model):
+    def wrong(backend):
+        model.train().enable_disentangled_flash(backend=backend, inference=False)
+        with torch.no_grad():
+            model.encoder.embeddings.LayerNorm.weight.mul_(1.1)
+
+    with pytest.raises(TrainingError, match="--attention_backend eager"):
+        enable_fast_attention(model.encoder, "auto", Accelerator(cpu=True), wrong)
+
+
+def test_attention_stays_eager_where_it_must_and_says_why(model, pair):
+    assert enable(model, "eager") == "eager"
+    lora = swap_encoder(pair[0], None)[0]
+    add_lora(lora, str(pair[0]))
+    assert enable(lora) == "eager (disentangled-flash passes LoRA adapters by)"
+    with pytest.raises(TrainingError, match="LoRA"):
+        enable(lora, "disentangled_flash")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cheap_dropout_is_dropout(dtype):
+    dropout = CheapDropout(0.1)
+    states = torch.ones(1000, 101, dtype=dtype, requires_grad=True)
+    torch.manual_seed(1)
+    dropped = dropout(states)
+    assert dropped.dtype == dtype
+    assert (dropped == 0).float().mean() == pytest.approx(0.1, abs=0.01)
+    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.9], rel=1e-2)
+    dropped.sum().backward()
+    torch.testing.assert_close(states.grad, dropped.detach())  # what was dropped gets no gradient
+    torch.manual_seed(1)
+    torch.testing.assert_close(dropout(states), dropped)
+    assert not torch.equal(dropout(states), dropped)
+    torch.testing.assert_close(dropout.eval()(states), states)
+
+
+def test_every_dropout_is_made_cheap_once(model):
+    dropouts = sum(isinstance(module, torch.nn.Dropout) for module in model.modules())
+    cheapen_dropout(model)
+    assert sum(isinstance(module, CheapDropout) for module in model.modules()) == dropouts > 0

@@ -12,6 +12,9 @@ TRAIN_FILE ?= data/sample/train.jsonl
 TEST_FILE ?= data/sample/test.jsonl
 CONFIG ?= accelerate_configs/$(if $(shell command -v nvidia-smi),single_gpu,cpu).yaml
 ARGS ?=
+DATA ?=
+TEXT ?=
+FOLDS ?= 0
 
 # Installed once; again when a requirement changes.
 $(BIN)/.installed: requirements.txt pyproject.toml
@@ -19,7 +22,7 @@ $(BIN)/.installed: requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.PHONY: help install demo test test-fast lint format train eval verify gliner clean
+.PHONY: help install demo test test-fast lint format train eval verify real-corpus gliner clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,6 +58,11 @@ eval: $(BIN)/.installed  ## score the latest model of outputs/: make eval TEST_F
 
 verify: $(BIN)/.installed  ## judge the encoder swap: every check, on your --data_file
 	$(BIN)/python scripts/verify_encoder_swap.py $(ARGS)
+
+real-corpus: $(BIN)/.installed  ## everything from nothing on your documents: make real-corpus DATA=train.jsonl TEXT="a.txt"
+	@test -n "$(DATA)" || { echo "say which documents: make real-corpus DATA=train.jsonl"; exit 2; }
+	$(BIN)/python scripts/cross_validate.py recipes/real_corpus.yaml --train_file $(DATA) \
+		$(if $(TEXT),--text_file $(TEXT)) --only $(FOLDS)
 
 gliner: $(BIN)/.installed  ## the optional package for GLiNER v1 models in eval.py --compare
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gliner==0.2.29  # its bound on transformers is dated

@@ -80,12 +80,7 @@ class Ours:
         self.accelerator, self.stop = accelerator, StopRequest()
         model.to(accelerator.device)
         self.attention = enable_fast_attention(
-            model.encoder,
-            args.attention_backend,
-            accelerator,
-            lambda backend: model.train().enable_disentangled_flash(
-                backend=backend, inference=False, packed=True if backend == "torch" else "auto"
-            ),
+            model.encoder, args.attention_backend, accelerator, model.train_with_flash
         )
         if accelerator.device.type == "cpu":
             cheapen_dropout(model)

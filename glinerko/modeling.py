@@ -199,6 +199,12 @@ class KoreanSpanExtractor(SpanExtractor):
         self.train(training)
         return None if scores is None else [[round(score, 5) for score in row] for row in scores.amax(-1).tolist()]
 
+    def train_with_flash(self, backend: str) -> None:
+        """Put in the attention of disentangled-flash, to be trained; ``backend`` is ``torch`` or ``triton``."""
+        # gliner2's thresholds for packing were measured on a GPU; without one it always pays.
+        packed = True if backend == "torch" else "auto"
+        self.train().enable_disentangled_flash(backend=backend, inference=False, packed=packed)
+
     def get_input_embeddings(self) -> torch.nn.Module:
         """The encoder's, which Accelerate asks for under FSDP."""
         return self.encoder.get_input_embeddings()

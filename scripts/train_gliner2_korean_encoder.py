@@ -371,15 +371,7 @@ def fit(
     examples = [Example.from_row(row) for row in validation]
     predict = partial(predict_spans, model, validation, schema, batch_size=args.per_device_eval_batch_size)
     model.to(accelerator.device)
-    attention = enable_fast_attention(
-        model.encoder,
-        args.attention_backend,
-        accelerator,
-        # gliner2's thresholds for packing are those of a GPU; on a CPU it always pays
-        lambda backend: model.train().enable_disentangled_flash(
-            backend=backend, inference=False, packed=True if backend == "torch" else "auto"
-        ),
-    )
+    attention = enable_fast_attention(model.encoder, args.attention_backend, accelerator, model.train_with_flash)
     if accelerator.device.type == "cpu":
         cheapen_dropout(model)
     unused = try_everything(accelerator, model, windows, schema, predict, args)

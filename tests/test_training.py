@@ -162,12 +162,7 @@ def test_training_learns(model, sample_rows, windows, schema):
 
 
 def enable(model, wanted: str = "auto"):
-    return enable_fast_attention(
-        model.encoder,
-        wanted,
-        Accelerator(cpu=True),
-        lambda backend: model.train().enable_disentangled_flash(backend=backend, inference=False, packed=True),
-    )
+    return enable_fast_attention(model.encoder, wanted, Accelerator(cpu=True), model.train_with_flash)
 
 
 def test_fast_attention_gives_the_same_states_and_saves_the_same_weights(model, batch):

@@ -180,7 +180,8 @@ def main() -> None:
     )
 
     # 3. The training.
-    history, done_epochs = output_dir / "history.jsonl", step // len(loader)
+    # An epoch whose last step was the last one done is entered once more, for its evaluation.
+    history, done_epochs = output_dir / "history.jsonl", max(step - 1, 0) // len(loader)
     if accelerator.is_main_process:
         trim_history(history, done_epochs + 1)
     bar = tqdm(total=total, initial=step, desc="Pre-training", unit="step", disable=not accelerator.is_main_process)

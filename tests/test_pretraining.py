@@ -96,7 +96,7 @@ def small(tmp_path_factory):
     """The flags of a run of some seconds, and its directory."""
     directory = tmp_path_factory.mktemp("pretraining") / "run"
     options = {"train_file": SAMPLE / "train.jsonl", "output_dir": directory, "hidden_size": 32}
-    options |= {"num_hidden_layers": 1, "num_train_epochs": 2, "checkpointing_steps": 20, "checkpoints_total_limit": 9}
+    options |= {"num_hidden_layers": 1, "num_train_epochs": 2, "checkpointing_steps": 18, "checkpoints_total_limit": 9}
     return [str(part) for name, value in options.items() for part in (f"--{name}", value)], directory
 
 
@@ -110,10 +110,12 @@ def test_a_run_learns_goes_on_bit_for_bit_and_gives_an_encoder_to_swap_in(small,
     assert history[1]["validation_loss"] < history[0]["validation_loss"]
     weights = directory / "encoder" / "model.safetensors"
     uninterrupted = file_digest(weights)
-    resumed = run(sys.executable, PRETRAIN, *flags, "--resume_from_checkpoint", directory / "checkpoint-20")
-    assert "Going on from" in resumed.stdout
-    assert file_digest(weights) == uninterrupted
-    assert [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()] == history
+    assert history[0]["step"] == 36
+    for checkpoint in ("checkpoint-18", "checkpoint-36"):  # in the midst of an epoch, and at its end
+        resumed = run(sys.executable, PRETRAIN, *flags, "--resume_from_checkpoint", directory / checkpoint)
+        assert "Going on from" in resumed.stdout
+        assert file_digest(weights) == uninterrupted
+        assert [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()] == history
     one_line_error(run(sys.executable, PRETRAIN, *flags), "--overwrite_output_dir")
     changed = [*flags, "--resume_from_checkpoint", "latest", "--mlm_probability", "0.3"]
     one_line_error(run(sys.executable, PRETRAIN, *changed), "mlm_probability (0.15 → 0.3)")

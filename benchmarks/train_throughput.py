@@ -34,7 +34,7 @@ from glinerko.cli import make_console, parse_arguments, quieten, run
 from glinerko.data import label_schema, load_rows
 from glinerko.errors import GlinerkoError
 from glinerko.files import write_json
-from glinerko.modeling import KoreanSpanExtractor
+from glinerko.modeling import KoreanSpanExtractor, gliner2_schema
 from glinerko.starter import StarterSize, build_starter_pair
 from glinerko.swap import swap_encoder
 from glinerko.targets import annotate, training_windows, window_from_row
@@ -130,14 +130,8 @@ class Theirs:
         self.trainer.optimizer = self.trainer._create_optimizer()
         self.trainer.scheduler = get_scheduler(self.trainer.optimizer, "constant", 1000, 0, 0.5)
         self.trainer.scaler = torch.amp.GradScaler(self.trainer.device.type, enabled=False)
-        records = []
-        for row in rows:
-            window = window_from_row(row)
-            entities = {label: [] for label in window.labels}
-            for span in window.targets:
-                mention = {"text": window.text[span.start : span.end], "start": span.start, "end": span.end}
-                entities[span.label].append(mention)
-            records.append((window.text, {"entities": entities, "entity_descriptions": schema.descriptions}))
+        windows = [window_from_row(row) for row in rows]
+        records = [(window.text, gliner2_schema(window, schema)) for window in windows]
         # As it makes batches to evaluate, so that the prompts are not varied at random.
         collator = ExtractorCollator(model.processor, is_training=False, build_targets=True)
         self.loader = DataLoader(records, batch_size=args.batch_size, collate_fn=collator)

@@ -12,7 +12,7 @@ from nervaluate import Evaluator
 from numpy.typing import ArrayLike
 
 from glinerko.data import Example, Span
-from glinerko.significance import f1_interval
+from glinerko.significance import compare_f1, f1_interval
 
 #: The thresholds of a sweep: 0.05, 0.10 ... 0.95.
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -182,6 +182,25 @@ def best_threshold(scores: dict[float, Scores]) -> float:
     top = max(score.overall.f1 for score in scores.values())
     equals = [threshold for threshold, score in scores.items() if score.overall.f1 == top]
     return equals[len(equals) // 2]
+
+
+def compare_scores(models: Sequence[tuple[str, float | None, Scores]]) -> list[dict[str, Any]]:
+    """Each model's F1 with its interval, and how far the first one is ahead of it on the same documents.
+
+    Args:
+        models: Name, threshold and scores of each; no threshold where there are several.
+    """
+    counts = [scores.counts.sum(axis=1) for _, _, scores in models]
+    return [
+        {
+            "model": name,
+            "threshold": threshold,
+            **scores.overall.to_dict(),
+            "f1_interval": f1_interval(own),
+            "difference": asdict(compare_f1(counts[0], own)) if index else None,
+        }
+        for index, ((name, threshold, scores), own) in enumerate(zip(models, counts, strict=True))
+    ]
 
 
 def match_dictionary(training: Iterable[Example], texts: Iterable[str], labels: Sequence[str]) -> list[list[Span]]:

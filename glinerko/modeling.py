@@ -104,14 +104,14 @@ class KoreanSchemaTransformer(SchemaTransformer):
                 text, words = self.normalize_text(window.text), window.words
                 if len(text) > len(window.text):
                     words = [*words, (len(window.text), len(text))]
-                records.append(self.transform_and_format(SplitText(text, words), _gliner2_schema(window, schema)))
+                records.append(self.transform_and_format(SplitText(text, words), gliner2_schema(window, schema)))
             return self._pad_batch(records)
         finally:
             self.change_mode(is_training=False)
             random.setstate(state)
 
 
-def _gliner2_schema(window: Window, schema: LabelSchema) -> dict:
+def gliner2_schema(window: Window, schema: LabelSchema) -> dict:
     """A window's labels, targets and descriptions in gliner2's own form; targets go by offsets, never by string."""
     entities: dict[str, list] = {label: [] for label in window.labels}
     for span in window.targets:

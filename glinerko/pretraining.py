@@ -19,7 +19,6 @@ from transformers import (
     DebertaV2ForMaskedLM,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging
 
 from glinerko.errors import LoadError, first_line
 from glinerko.hub import fetch, read_config
@@ -202,10 +201,6 @@ def load_masked_language_model(name_or_path: str) -> tuple[DebertaV2ForMaskedLM,
 
 def save_encoder(model: DebertaV2ForMaskedLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write config, weights and tokenizer as a published encoder has them, loadable by transformers 4 and 5."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one for each file
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     restore_tokenizer_class(directory)
-    if shown:
-        logging.enable_progress_bar()

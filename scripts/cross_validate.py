@@ -19,7 +19,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,8 @@ from glinerko.cli import make_console, parse_arguments, quieten, run
 from glinerko.data import fold_rows, load_rows, write_rows
 from glinerko.errors import DataError, GlinerkoError, first_line
 from glinerko.files import write_json
-from glinerko.metrics import METRICS, Scores
+from glinerko.metrics import METRICS, Scores, compare_scores
 from glinerko.reports import comparison_table, score_table
-from glinerko.significance import compare_f1, f1_interval
 
 SCRIPTS = Path(__file__).parent
 
@@ -79,20 +78,11 @@ def main() -> None:
         scored = {"model": model, "test_file": dev, "train_file": train, "metric": args.metric, "report_dir": report}
         run_stage("eval", scored, places, report)
 
-    variants = [pool(directory, name, chosen, args.metric) for name in (args.name, *(args.compare or ()))]
+    names = (args.name, *(args.compare or ()))
+    variants = [pool(directory, name, chosen, args.metric) for name in names]
     title = f"{args.name}, {args.metric} on {len(variants[0].counts)} held-out documents of {len(chosen)} folds"
     console.print(score_table(title, {args.metric: variants[0]}, list(variants[0].labels)))
-    counts = [scores.counts.sum(axis=1) for scores in variants]
-    compared = [
-        {
-            "model": name,
-            "threshold": None,
-            **scores.overall.to_dict(),
-            "f1_interval": f1_interval(own),
-            "difference": asdict(compare_f1(counts[0], own)) if own is not counts[0] else None,
-        }
-        for name, scores, own in zip((args.name, *(args.compare or ())), variants, counts, strict=True)
-    ]
+    compared = compare_scores([(name, None, scores) for name, scores in zip(names, variants, strict=True)])
     console.print(comparison_table(compared, args.metric))
     result = {"recipe": str(recipe_file), "flags": more, "folds": chosen, "seed": args.seed}
     write_json(directory / f"{args.name}.json", {**result, **variants[0].to_dict(), "comparisons": compared})

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from glinerko.metrics import (
     METRICS,
     Scores,
     best_threshold,
+    compare_scores,
     match_dictionary,
     precision_recall,
     score_modes,
@@ -48,7 +49,6 @@ from glinerko.page import render_page
 from glinerko.plots import error_plot, label_plot, precision_recall_plot, save_plots, threshold_plot
 from glinerko.prediction import Predictions, predict_on_all_processes, predict_spans
 from glinerko.reports import as_markdown, comparison_table, data_table, error_table, score_table, target_table
-from glinerko.significance import compare_f1, f1_interval
 from glinerko.targets import Outcome, annotate, report_data, span_outcomes
 from glinerko.words import KoreanWordSplitter
 
@@ -129,10 +129,6 @@ class Evaluation:
     found: list[list[Span]]
     scores: dict[str, Scores]
 
-    def counts(self, metric: str):
-        """``[documents, 3]``: true positives, predicted, gold."""
-        return self.scores[metric].counts.sum(axis=1)
-
 
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
@@ -189,7 +185,9 @@ def main() -> None:
         others |= beside
     tables.append(score_table("Beside it", others))
     if args.compare:
-        result["comparisons"] = compare_models(evaluations, args.metric)
+        result["comparisons"] = compare_scores(
+            [(each.name, each.threshold, each.scores[args.metric]) for each in evaluations]
+        )
         tables.append(comparison_table(result["comparisons"], args.metric))
 
     if args.plain_gliner2:
@@ -338,24 +336,6 @@ def judge_targets(scores: dict, targets: dict[str, float]) -> dict[str, dict]:
         verdict = "" if target is None or not score["gold"] else "PASS" if score["f1"] >= target else "MISS"
         judged[name] = {"f1": score["f1"], "f1_interval": score["f1_interval"], "target": target, "verdict": verdict}
     return judged
-
-
-def compare_models(evaluations: list[Evaluation], metric: str) -> list[dict]:
-    """Each model's F1, and how far the first one is ahead of it on the same documents."""
-    ours = evaluations[0]
-    compared = []
-    for other in evaluations:
-        difference = compare_f1(ours.counts(metric), other.counts(metric)) if other is not ours else None
-        compared.append(
-            {
-                "model": other.name,
-                "threshold": other.threshold,
-                **other.scores[metric].overall.to_dict(),
-                "f1_interval": f1_interval(other.counts(metric)),
-                "difference": asdict(difference) if difference else None,
-            }
-        )
-    return compared
 
 
 def compare_with_training(args: Arguments, ours: Evaluation, console: Console) -> tuple[set, dict, dict]:

@@ -468,9 +468,9 @@ def fit(
             extractor = accelerator.unwrap_model(model)
             with whole_parameters(model):
                 predictions = predict_on_all_processes(accelerator, len(validation), predict)
-                reference_scores = extractor.reference_scores()
-            scores, threshold = score(predictions, examples, schema, args.metric_for_best_model)
-            best.update(epoch, scores, threshold)
+                scores, threshold = score(predictions, examples, schema, args.metric_for_best_model)
+                best.update(epoch, scores, threshold)
+                reference_scores = extractor.reference_scores() if best.epoch == epoch else None
             weights = accelerator.get_state_dict(model) if best.epoch == epoch else None
             loss, structure, count, seen, _ = accelerator.reduce(sums, reduction="sum").tolist()
             if accelerator.is_main_process:

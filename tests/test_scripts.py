@@ -175,6 +175,8 @@ def test_accelerate_reads_every_configuration(path):
     plugins = {"fsdp": "fsdp_config", "deepspeed_zero2": "deepspeed_config"}
     assert bool(getattr(config, "fsdp_config", None)) == (plugins.get(path.stem) == "fsdp_config")
     assert bool(getattr(config, "deepspeed_config", None)) == (plugins.get(path.stem) == "deepspeed_config")
+    assert config.num_processes >= 1
+    assert (config.mixed_precision == "bf16") == (not config.use_cpu)
     assert config.mixed_precision == ("no" if path.stem.startswith("cpu") else "bf16")
     assert path.read_text(encoding="utf-8").startswith("# ")
 

@@ -30,9 +30,9 @@ IMAGES = ("labels", "precision_recall", "errors")
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
 _METRICS = {"string_f1": "string F1", "span_f1": "strict span F1"}
 _ARGUMENTS = (
-    "head_init", "lora", "max_width", "word_splitter", "lower_case", "continuation_pieces", "validation_split",
-    "max_train_samples", "max_length", "window_overlap", "prompt_augmentation", "encoder_learning_rate",
-    "head_learning_rate", "num_train_epochs", "max_train_steps", "per_device_train_batch_size",
+    "head_init", "lora", "max_width", "word_splitter", "lower_case", "continuation_pieces", "token_pooling",
+    "validation_split", "max_train_samples", "max_length", "window_overlap", "prompt_augmentation",
+    "encoder_learning_rate", "head_learning_rate", "num_train_epochs", "max_train_steps", "per_device_train_batch_size",
     "gradient_accumulation_steps", "lr_scheduler_type", "warmup_ratio", "weight_decay", "max_grad_norm",
     "metric_for_best_model", "early_stopping_patience", "mixed_precision", "seed",
 )  # fmt: skip

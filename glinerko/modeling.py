@@ -72,6 +72,20 @@ class KoreanSchemaTransformer(SchemaTransformer):
         """The pieces that the model sees of each word of ``text``."""
         return [self._tokenize_cached(token) for token in self.word_splitter.tokens(text, words)]
 
+    def extract_embeddings_from_batch(self, token_embeddings, input_ids, batch):
+        """gliner2's, with all words of a text pooled at once; its own loop takes them piece by piece."""
+        words, prompts = self._extract_embeddings_fast(token_embeddings, batch)
+        if self.token_pooling != "first":
+            for index, (count, end) in enumerate(zip(batch.text_word_counts, batch.original_lengths, strict=True)):
+                if count:
+                    starts = batch.text_word_indices[index, :count]
+                    pieces = starts.diff(prepend=starts.new_zeros(1), append=starts.new_full((1,), end))
+                    # The prompt before the text counts as one word, so that nothing waits for the device.
+                    words[index] = torch.segment_reduce(
+                        token_embeddings[index, :end], self.token_pooling, lengths=pieces, unsafe=True
+                    )[1:]
+        return words, prompts
+
     def prompt_length(self, schema: LabelSchema) -> int:
         """How many pieces the prompt takes in front of the text, descriptions included."""
         window = Window(".", [(0, 1)], schema.labels)

@@ -67,6 +67,7 @@ def swap_encoder(
     word_splitter: str = "korean",
     lower_case: bool = False,
     continuation_pieces: bool = False,
+    token_pooling: str | None = None,
     user_dictionary: str | Path | None = None,
     schema: LabelSchema | None = None,
     head_init: str = "keep",
@@ -81,6 +82,8 @@ def swap_encoder(
         word_splitter: ``korean``, ``kiwi``, ``whitespace`` or ``char``.
         lower_case: Lower-case the words of the Korean splitter.
         continuation_pieces: Tokenize a word that continues one as the encoder saw it in pre-training (``##에게``).
+        token_pooling: How the pieces of a word become its state: ``first``, ``mean`` or ``max`` of them; ``None`` for
+            the base model's own.
         user_dictionary: A file of words for the Korean splitter; saved with the model.
         schema: Labels and descriptions to keep in ``config.json``.
         head_init: ``keep`` the heads bit for bit, or ``reinit`` them.
@@ -110,7 +113,8 @@ def swap_encoder(
     heads = base.task_module_names()
     before = {head: weight_checksum(getattr(base, head)) for head in heads}
     widths = {"span_head": {**base.config.span_head, "max_width": max_width}, "max_width": max_width}
-    config = ExtractorConfig.from_dict({**base.config.to_dict(), **widths, "model_name": name})
+    pooling = {"token_pooling": token_pooling or base.config.token_pooling}
+    config = ExtractorConfig.from_dict({**base.config.to_dict(), **widths, **pooling, "model_name": name})
     rows = module.get_input_embeddings().num_embeddings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -29,7 +29,7 @@ from datasets import concatenate_datasets
 from glinerko.cli import make_console, parse_arguments, quieten, run
 from glinerko.data import fold_rows, load_rows, write_rows
 from glinerko.errors import DataError, GlinerkoError, first_line
-from glinerko.files import write_json
+from glinerko.files import file_digest, write_json
 from glinerko.metrics import METRICS, Scores, compare_scores
 from glinerko.reports import comparison_table, score_table
 
@@ -57,6 +57,9 @@ def main() -> None:
     quieten(is_main_process=True)
     console = make_console()
     stages = read_recipe(recipe_file)
+    for file in args.text_file:
+        if not Path(file).is_file():
+            raise DataError(f"{file}: no such file")
     directory = Path(args.output_dir)
     rows, _ = load_rows(args.train_file)
     parts = fold_rows(rows, args.folds, args.seed)
@@ -70,13 +73,14 @@ def main() -> None:
         write_rows(concatenate_datasets([part for index, part in enumerate(parts) if index != number]), train)
         write_rows(parts[number], dev)
         places = {"{fold}": [str(fold)], "{train}": [str(train)], "{dev}": [str(dev)], "{text}": args.text_file}
+        done: list[Any] = [file_digest(Path(file)) for file in (train, dev, *args.text_file)]
         for script, options in stages[:-1]:
-            run_stage(script, options, places, fold / script)
+            done = run_stage(script, options, places, fold / script, done)
         script, options = stages[-1]
-        run_stage(script, {**options, "output_dir": fold / args.name}, places, fold / args.name, more)
+        done = run_stage(script, {**options, "output_dir": fold / args.name}, places, fold / args.name, done, more)
         model, report = fold / args.name / "best", fold / args.name / "dev"
         scored = {"model": model, "test_file": dev, "train_file": train, "metric": args.metric, "report_dir": report}
-        run_stage("eval", scored, places, report)
+        run_stage("eval", scored, places, report, done)
 
     names = (args.name, *(args.compare or ()))
     variants = [pool(directory, name, chosen, args.metric) for name in names]
@@ -125,22 +129,43 @@ def read_recipe(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def run_stage(
-    script: str, options: dict[str, Any], places: dict[str, list[str]], output: Path, more: Sequence[str] = ()
-) -> None:
-    """Run a script with its options unless that was done; what is done is remembered beside ``output``."""
-    flags = []
+    script: str,
+    options: dict[str, Any],
+    places: dict[str, list[str]],
+    output: Path,
+    done: Sequence[Any],
+    more: Sequence[str] = (),
+) -> list[Any]:
+    """Run a script with its options unless that was done; what is done is remembered beside ``output``.
+
+    Args:
+        done: What was done before it: the digests of the files, and script and flags of each stage.
+
+    Returns:
+        What is done after it.
+
+    Raises:
+        GlinerkoError: it fails, or ``output`` is of other files, options or earlier stages.
+    """
+    flags: list[str] = []
     for name, value in options.items():
         values = value if isinstance(value, list) else [value]
         flags += [f"--{name}", *(text for each in values for text in fill(str(each), places))]
     flags += more
     mark = Path(f"{output}.done")
-    wanted = json.dumps([script, flags])
-    if mark.is_file() and mark.read_text(encoding="utf-8") == wanted:
-        return
+    done = [*done, [script, flags]]
+    if mark.is_file():
+        if json.loads(mark.read_text(encoding="utf-8")) != done:
+            raise GlinerkoError(
+                f"{output} was made of other files, options or earlier stages: name another --output_dir (or another "
+                "--name, where only flags after -- differ), or delete it and its .done"
+            )
+        return done
     resumable = "resume_from_checkpoint" in (SCRIPTS / f"{script}.py").read_text(encoding="utf-8")
     resume = ["--resume_from_checkpoint", "latest"] if resumable else []
     call([sys.executable, str(SCRIPTS / f"{script}.py"), *flags, *resume])
-    mark.write_text(wanted, encoding="utf-8")
+    mark.write_text(json.dumps(done), encoding="utf-8")
+    return done
 
 
 def fill(value: str, places: dict[str, list[str]]) -> list[str]:

@@ -129,6 +129,11 @@ class ModelArguments:
     continuation_pieces: bool = field(
         default=False, metadata={"help": "tokenize a word that continues one as in pre-training (##에게, not 에게)"}
     )
+    token_pooling: str | None = field(
+        default=None,
+        metadata={"help": "how the pieces of a word become its state; as the base model does by default",
+                  "choices": ["first", "mean", "max"]},
+    )  # fmt: skip
 
 
 @dataclass
@@ -265,6 +270,7 @@ def main() -> None:
         word_splitter=model_args.word_splitter,
         lower_case=model_args.lower_case,
         continuation_pieces=model_args.continuation_pieces,
+        token_pooling=model_args.token_pooling,
         user_dictionary=model_args.user_dictionary,
         schema=schema,
         head_init=model_args.head_init,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -13,6 +14,7 @@ from glinerko.hub import load_extractor
 from glinerko.prediction import predict_spans
 from glinerko.swap import swap_encoder
 from glinerko.targets import annotate
+from glinerko.windows import Window
 
 
 @pytest.fixture
@@ -80,6 +82,23 @@ def test_windows_prediction_and_gliner2_s_own_extraction_share_one_path(continue
     result = continued.extract_entities(text, list(schema.labels), threshold=0.3, include_spans=True)
     theirs = {(m["start"], m["end"], label) for label, found in result["entities"].items() for m in found}
     assert {span.key for span in ours} == {key for key in theirs if key[1] <= len(text)}
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean", "max"])
+def test_pooled_words_are_those_of_gliner2_s_own_loop(pair, schema, pooling, tmp_path):
+    model, _ = swap_encoder(*pair, schema=schema, token_pooling=pooling)
+    model.save_pretrained(tmp_path)
+    model = load_extractor(tmp_path)
+    assert model.processor.token_pooling == model.config.token_pooling == pooling
+    texts = ["환자에게 (기면병)으로 프로프라놀롤염산염 5mg을 투여한다.", "암", "프로프라놀롤염산염"]
+    windows = [Window(text, model.processor.word_splitter.splitter.split(text), schema.labels) for text in texts]
+    assert max(map(len, model.processor.word_pieces(windows[0].text, windows[0].words))) > 2
+    batch = model.processor.collate(windows, schema)
+    states = model.encoder(batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+    words, prompts = model.processor.extract_embeddings_from_batch(states, batch.input_ids, batch)
+    expected, expected_prompts = model.processor._extract_embeddings_loop(states, batch.input_ids, batch)
+    torch.testing.assert_close(words, expected)
+    torch.testing.assert_close(prompts, expected_prompts)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,8 @@ def test_folds_are_trained_scored_and_compared_and_done_stages_are_not_repeated(
     held_out = [(tmp_path / "cv" / f"fold-{fold}" / "dev.jsonl").read_text().splitlines() for fold in (0, 1)]
     assert sum(map(len, held_out)) == len(lines)
     assert run(*command).stdout.count("$ ") == 0
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace("num_train_epochs: 1,", "num_train_epochs: 2,"))
+    one_line_error(run(*command), "encoder was made of other files, options or earlier stages")
 
 
 def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path):
@@ -187,4 +189,6 @@ def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path):
     one_line_error(run(*command, "--train_file", "x.jsonl"), "name a recipe first")
     (tmp_path / "recipe.yaml").write_text("no_such_script: {a: 1}\n")
     one_line_error(run(*command, tmp_path / "recipe.yaml", "--train_file", "x.jsonl"), "no_such_script")
+    missing = ["--train_file", SAMPLE / "train.jsonl", "--text_file", "x.txt"]
+    one_line_error(run(*command, "recipes/real_corpus.yaml", *missing), "x.txt: no such file")
     assert subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True).returncode == 0

@@ -12,7 +12,6 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from gliner2.processing.word_splitter import WORD_SPLITTERS, WordSplitter, resolve_word_splitter
@@ -97,23 +96,32 @@ class KiwiWordSplitter:
         self, composed: str, morphemes, origins: list[int], compounds: dict[str, list[int]]
     ) -> list[tuple[int, int]]:
         """Cut every run at the morpheme boundaries inside it; offsets are mapped through ``origins``."""
-        cuts = {boundary for morpheme in morphemes for boundary in (morpheme.start, morpheme.end)}
-        cuts -= {
-            second.start
-            for first, second in pairwise(morphemes)
-            if first.end == second.start and self._stay_together(first, second)
-        }
-        cuts |= {m.start + cut for m in morphemes if m.form in compounds and _is_noun(m) for cut in compounds[m.form]}
-        words = []
+        cuts, glued, inner = set(), set(), set()
+        before, tag_before = -1, ""
+        for morpheme in morphemes:  # whose attributes cost more to read than all else here
+            form, tag, start = morpheme.form, morpheme.tag, morpheme.start
+            if start == before and self._stay_together(tag_before, tag, form):
+                glued.add(start)
+            if form in compounds and _is_noun(morpheme):
+                inner.update(start + cut for cut in compounds[form])
+            before, tag_before = morpheme.end, tag
+            cuts.add(start)
+            cuts.add(before)
+        ends = iter(sorted(cuts - glued | inner))
+        words, cut = [], next(ends, len(composed))
         for run in self._runs.finditer(composed):
-            inner = sorted(cut for cut in range(run.start() + 1, run.end()) if cut in cuts)
-            bounds = [origins[bound] for bound in (run.start(), *inner, run.end())]
-            words.extend((start, end) for start, end in pairwise(bounds) if start < end)
-        return words
+            start, end = run.span()
+            while cut < end:
+                if cut > start:
+                    words.append((origins[start], origins[cut]))
+                    start = cut
+                cut = next(ends, len(composed))
+            words.append((origins[start], origins[end]))
+        return [(start, end) for start, end in words if start < end]
 
     @staticmethod
-    def _stay_together(first, second) -> bool:
-        """Whether two morphemes that touch make one word."""
+    def _stay_together(first: str, second: str, form: str) -> bool:
+        """Whether two morphemes that touch make one word, by their tags and the form of the second."""
         return False
 
     def __repr__(self) -> str:
@@ -144,17 +152,15 @@ class KoreanWordSplitter(KiwiWordSplitter):
         return compound_cuts(self._analyser, nouns - {form for form, _, _ in self.user_dictionary})
 
     @staticmethod
-    def _stay_together(first, second) -> bool:
+    def _stay_together(first: str, second: str, form: str) -> bool:
         """Entities hardly ever end between these two.
 
         Tags are Kiwi's: a verb (V*, XSV, XSA) or ending with the ending (E*) after it, a root (XR) with what it needs
         to stand, and a noun with the suffixes that make it describe another (XSN: 악성, 흡입용, 지속형).
         """
-        if second.tag.startswith("E"):
-            return first.tag.startswith(("V", "E", "XSV", "XSA"))
-        return first.tag == "XR" or (
-            second.tag == "XSN" and second.form in ("성", "용", "형") and first.tag in ("NNG", "XR")
-        )
+        if second.startswith("E"):
+            return first.startswith(("V", "E", "XSV", "XSA"))
+        return first == "XR" or (second == "XSN" and form in ("성", "용", "형") and first == "NNG")
 
 
 def _is_noun(morpheme) -> bool:

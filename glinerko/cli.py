@@ -17,6 +17,7 @@ from typing import Any
 import datasets
 import torch
 import yaml
+from accelerate.utils.memory import should_reduce_batch_size
 from rich.console import Console
 from transformers import HfArgumentParser
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
@@ -84,14 +85,19 @@ def run(main: Callable[[], None]) -> None:
     torch.set_flush_denormal(True)
     rank = int(os.environ.get("RANK", "0"))
     speaks = rank == 0
+    name = "error" if speaks else f"error in process {rank}"
     try:
         main()
     except GlinerkoError as error:
         if not speaks:  # if the first process has the same to say, the launcher ends this one meanwhile
             time.sleep(SILENCE)
-        print(f"error: {error}" if speaks else f"error in process {rank}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
+        if should_reduce_batch_size(error):
+            advice = "lower the batch size or --max_length"
+            print(f"{name}: out of memory ({first_line(error)}): {advice}", file=sys.stderr)
+            sys.exit(2)
         if not torch.distributed.is_initialized() or not re.search(LOST_PEER, str(error), re.IGNORECASE):
             raise
         print(f"error in process {rank}: another process ended; what it said stands apart", file=sys.stderr)

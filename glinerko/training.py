@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,6 +29,45 @@ from glinerko.data import LabelSchema
 from glinerko.errors import TrainingError
 from glinerko.modeling import KoreanSchemaTransformer, KoreanSpanExtractor
 from glinerko.targets import window_from_row
+
+# Settings that do not change what a run ends in, and paths, of which the content is compared.
+NOT_OF_THE_RESULT = {
+    "train_file", "output_dir", "overwrite_output_dir", "checkpointing_steps", "checkpoints_total_limit",
+    "resume_from_checkpoint", "resume_anyway", "max_train_minutes",
+}  # fmt: skip
+
+
+@dataclass
+class RunArguments:
+    """What the scripts that train have in common."""
+
+    output_dir: str = field(default="outputs", metadata={"help": "where everything of this run goes"})
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "replace what an earlier run left in output_dir"}
+    )
+    lr_scheduler_type: str = field(default="linear", metadata={"help": "of the rates", "choices": ["linear", "cosine"]})
+    warmup_ratio: float = field(default=0.1, metadata={"help": "share of the steps in which the rates rise"})
+    weight_decay: float = field(default=0.01, metadata={"help": "of weights; biases and layer norms have none"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "the gradient is clipped to this norm"})
+    mixed_precision: str = field(
+        default="auto",
+        metadata={"help": "auto: what Accelerate is configured for, or else bf16 where the GPU has it",
+                  "choices": ["auto", "no", "bf16", "fp16"]},
+    )  # fmt: skip
+    attention_backend: str = field(
+        default="auto",
+        metadata={"help": "auto: disentangled_flash where it is installed and knows encoder and device",
+                  "choices": ["auto", "eager", "disentangled_flash"]},
+    )  # fmt: skip
+    seed: int = field(default=42, metadata={"help": "of everything that is drawn"})
+    checkpoints_total_limit: int = field(default=2, metadata={"help": "checkpoints that are kept, the newest"})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "'latest' of output_dir, or the path of a checkpoint, to go on from"}
+    )
+    resume_anyway: bool = field(default=False, metadata={"help": "go on although the data or the settings differ"})
+    max_train_minutes: float | None = field(
+        default=None, metadata={"help": "stop after so long, counted from the start, with a checkpoint"}
+    )
 
 
 class StopRequest:

@@ -42,26 +42,25 @@ from glinerko.pretraining import (
     save_encoder,
     word_piece_tokenizer,
 )
-from glinerko.training import StopRequest, cheapen_dropout, choose_precision, enable_fast_attention
+from glinerko.training import (
+    NOT_OF_THE_RESULT,
+    RunArguments,
+    StopRequest,
+    cheapen_dropout,
+    choose_precision,
+    enable_fast_attention,
+)
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample" / "train.jsonl"
-# Settings that do not change what a run ends in, and paths, of which the content is compared.
-NOT_OF_THE_RESULT = {
-    "train_file", "init_from", "output_dir", "overwrite_output_dir", "checkpointing_steps", "checkpoints_total_limit",
-    "resume_from_checkpoint", "resume_anyway", "max_train_minutes",
-}  # fmt: skip
 
 
 @dataclass
-class Arguments:
+class Arguments(RunArguments):
     train_file: list[str] | None = field(
         default=None,
         metadata={"help": "JSON lines (*.jsonl), or one document a line; the bundled sample corpus by default"},
     )
     output_dir: str = field(default="outputs/encoder-pretraining", metadata={"help": "where everything goes"})
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "start anew where an earlier run left something"}
-    )
     init_from: str | None = field(
         default=None, metadata={"help": "a DeBERTa-v2 to adapt, Hub id or directory; from nothing by default"}
     )
@@ -75,30 +74,7 @@ class Arguments:
     learning_rate: float = field(default=5e-4, metadata={"help": "peak learning rate"})
     num_train_epochs: int = field(default=20, metadata={"help": "passes over the text"})
     per_device_train_batch_size: int = field(default=16, metadata={"help": "rows a process takes at a time"})
-    lr_scheduler_type: str = field(default="linear", metadata={"help": "of the rate", "choices": ["linear", "cosine"]})
-    warmup_ratio: float = field(default=0.1, metadata={"help": "share of the steps in which the rate rises"})
-    weight_decay: float = field(default=0.01, metadata={"help": "of weights; biases and layer norms have none"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "the gradient is clipped to this norm"})
-    mixed_precision: str = field(
-        default="auto",
-        metadata={"help": "auto: what Accelerate is configured for, or else bf16 where the GPU has it",
-                  "choices": ["auto", "no", "bf16", "fp16"]},
-    )  # fmt: skip
-    attention_backend: str = field(
-        default="auto",
-        metadata={"help": "auto: disentangled_flash where it is installed and knows encoder and device",
-                  "choices": ["auto", "eager", "disentangled_flash"]},
-    )  # fmt: skip
-    seed: int = field(default=42, metadata={"help": "of everything that is drawn"})
     checkpointing_steps: int = field(default=500, metadata={"help": "optimizer steps between two checkpoints"})
-    checkpoints_total_limit: int = field(default=2, metadata={"help": "checkpoints that are kept, the newest"})
-    resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "'latest' of output_dir, or the path of a checkpoint, to go on from"}
-    )
-    resume_anyway: bool = field(default=False, metadata={"help": "go on although the text or the settings differ"})
-    max_train_minutes: float | None = field(
-        default=None, metadata={"help": "stop after so long, counted from the start, with a checkpoint"}
-    )
 
 
 def main() -> None:
@@ -164,7 +140,7 @@ def main() -> None:
     total = args.num_train_epochs * len(loader)
     scheduler = get_scheduler(args.lr_scheduler_type, optimizer, math.ceil(args.warmup_ratio * total), total)
     accelerator.register_for_checkpointing(scheduler)
-    identity = {name: value for name, value in asdict(args).items() if name not in NOT_OF_THE_RESULT}
+    identity = {name: value for name, value in asdict(args).items() if name not in NOT_OF_THE_RESULT | {"init_from"}}
     identity |= {"text": dataset_digest(rows), "processes": accelerator.num_processes}
     resumed = find_resumed(output_dir, args.resume_from_checkpoint, identity, args.resume_anyway, console)
     step, sums = 0, torch.zeros(3, device=accelerator.device)  # of loss, right guesses and masked pieces of this epoch

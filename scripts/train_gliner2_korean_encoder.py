@@ -70,6 +70,8 @@ from glinerko.segmentation import WAYS, report_pieces
 from glinerko.swap import swap_encoder, weight_checksum
 from glinerko.targets import annotate, report_data, training_windows, window_from_row
 from glinerko.training import (
+    NOT_OF_THE_RESULT,
+    RunArguments,
     StopRequest,
     WindowCollator,
     cheapen_dropout,
@@ -87,12 +89,10 @@ from glinerko.training import (
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 VALIDATION = "validation.jsonl"
 
-# Settings that do not change what a run ends in, and paths, of which the content is compared.
-NOT_OF_THE_RESULT = {
-    "base_model", "korean_encoder", "user_dictionary", "train_file", "validation_file", "output_dir",
-    "overwrite_output_dir", "per_device_eval_batch_size", "dataloader_num_workers", "checkpointing_steps",
-    "checkpoints_total_limit", "resume_from_checkpoint", "resume_anyway", "max_train_minutes", "push_to_hub",
-    "hub_model_id", "hub_private_repo", "hub_token", "report_to", "logging_dir", "logging_steps", "run_name",
+NOT_COMPARED = NOT_OF_THE_RESULT | {
+    "base_model", "korean_encoder", "user_dictionary", "validation_file", "per_device_eval_batch_size",
+    "dataloader_num_workers", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "report_to",
+    "logging_dir", "logging_steps", "run_name",
 }  # fmt: skip
 
 
@@ -161,11 +161,8 @@ class DataArguments:
 
 
 @dataclass
-class TrainingArguments:
+class TrainingArguments(RunArguments):
     output_dir: str = field(default="outputs/korean-gliner2", metadata={"help": "where everything of this run goes"})
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "replace the model that an earlier run left in output_dir"}
-    )
     encoder_learning_rate: float = field(default=2e-5, metadata={"help": "peak learning rate of the encoder"})
     head_learning_rate: float = field(default=5e-4, metadata={"help": "peak learning rate of the heads"})
     num_train_epochs: int = field(default=15, metadata={"help": "passes over the training windows, at most"})
@@ -176,41 +173,18 @@ class TrainingArguments:
     )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "the same, for evaluation"})
     gradient_accumulation_steps: int = field(default=2, metadata={"help": "batches before the optimizer steps"})
-    lr_scheduler_type: str = field(default="linear", metadata={"help": "of the rates", "choices": ["linear", "cosine"]})
-    warmup_ratio: float = field(default=0.1, metadata={"help": "share of the steps in which the rates rise"})
-    weight_decay: float = field(default=0.01, metadata={"help": "of weights; biases and layer norms have none"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "the gradient is clipped to this norm"})
     metric_for_best_model: str = field(
         default="string_f1",
         metadata={"help": "string_f1: set of (mention string, label) a document; span_f1: strict spans",
                   "choices": list(METRICS)},
     )  # fmt: skip
     early_stopping_patience: int = field(default=5, metadata={"help": "epochs without a better F1 before it stops"})
-    mixed_precision: str = field(
-        default="auto",
-        metadata={"help": "auto: what Accelerate is configured for, or else bf16 where the GPU has it",
-                  "choices": ["auto", "no", "bf16", "fp16"]},
-    )  # fmt: skip
-    attention_backend: str = field(
-        default="auto",
-        metadata={"help": "auto: disentangled_flash where it is installed and knows encoder and device",
-                  "choices": ["auto", "eager", "disentangled_flash"]},
-    )  # fmt: skip
     group_by_length: bool = field(
         default=False, metadata={"help": "batches of windows of similar length: less padding for eager attention"}
     )
     dataloader_num_workers: int = field(default=0, metadata={"help": "processes that make batches ahead"})
-    seed: int = field(default=42, metadata={"help": "of everything that is drawn"})
     checkpointing_steps: str = field(
         default="epoch", metadata={"help": "checkpoint after every 'epoch', after so many optimizer steps, or 'no'"}
-    )
-    checkpoints_total_limit: int = field(default=2, metadata={"help": "checkpoints that are kept, the newest"})
-    resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "'latest' of output_dir, or the path of a checkpoint, to go on from"}
-    )
-    resume_anyway: bool = field(default=False, metadata={"help": "go on although the data or the settings differ"})
-    max_train_minutes: float | None = field(
-        default=None, metadata={"help": "stop after so long, counted from the start, with a checkpoint"}
     )
     report_to: str = field(
         default="none",
@@ -307,7 +281,7 @@ def main() -> None:
         init_kwargs={tracker: {"name": run_name} for tracker in ("wandb", "trackio")},
     )
     identity = {
-        **{name: value for name, value in arguments.items() if name not in NOT_OF_THE_RESULT},
+        **{name: value for name, value in arguments.items() if name not in NOT_COMPARED},
         "processes": accelerator.num_processes,
         "training documents": dataset_digest(windows),
         "validation documents": dataset_digest(annotated["validation"]),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from glinerko import cli
 from glinerko.errors import TrainingError
 from glinerko.lora import add_lora
 from glinerko.prediction import predict_spans
@@ -218,3 +219,13 @@ def test_every_dropout_is_made_cheap_once(model):
     dropouts = sum(isinstance(module, torch.nn.Dropout) for module in model.modules())
     cheapen_dropout(model)
     assert sum(isinstance(module, CheapDropout) for module in model.modules()) == dropouts > 0
+
+
+def test_memory_that_runs_out_is_one_line(capsys):
+    def main():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nof which nothing is free")
+
+    with pytest.raises(SystemExit):
+        cli.run(main)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory (CUDA out of memory. Tried to allocate 2.00 GiB")

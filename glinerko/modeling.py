@@ -161,6 +161,54 @@ class KoreanSpanExtractor(SpanExtractor):
             losses["count"] = losses["count"] + F.cross_entropy(logits.float(), target, reduction="sum")
         return losses
 
+    def compute_span_scores_batched(self, token_embs_list, query_embs_list, *, mask_invalid=True):
+        """gliner2's; on a CPU text by text, without the padding that a GPU does not mind."""
+        if self.device.type != "cpu":
+            return super().compute_span_scores_batched(token_embs_list, query_embs_list, mask_invalid=mask_invalid)
+        pairs = zip(token_embs_list, query_embs_list, strict=True)
+        return [
+            super(KoreanSpanExtractor, self).compute_span_scores_batched([t], [q], mask_invalid=mask_invalid)[0]
+            for t, q in pairs
+        ]
+
+    def _compute_span_scores_core(self, padded, queries, text_len_t, mask_invalid=True):
+        """gliner2's ``SpanMarkerV0.score_queries``, one span width after the other.
+
+        Only spans that lie in the longest text are scored, nothing is gathered, and under autocast nothing of the size
+        of all spans is widened to float32, as gliner2's is by the bias of its first layer.
+
+        Args:
+            padded: States of the words, ``[texts, words, hidden]``.
+            queries: ``[texts, labels, hidden]``.
+            text_len_t: How many words each text has, ``[texts]``.
+            mask_invalid: Give spans that reach past the end of their text a score of minus infinity; 0 or what the
+                padding gives otherwise.
+
+        Returns:
+            Logits, ``[texts, labels, words, max_width]``.
+        """
+        marker = self.span_rep.span_rep_layer
+        first, _, dropout, last = marker.out_project
+        starts = marker.project_start(padded).relu()
+        ends = marker.project_end(padded).relu()
+        hidden, words = padded.shape[-1], padded.shape[1]
+        starts = F.linear(starts, first.weight[:, :hidden], first.bias)
+        ends = F.linear(ends, first.weight[:, hidden:])
+        folded = (queries @ last.weight).transpose(1, 2)
+        bias = (queries @ last.bias)[:, None, :]
+        by_width = []
+        for width in range(min(self.max_width, words)):
+            spans = dropout((starts[:, : words - width] + ends[:, width:]).relu())
+            by_width.append(F.pad(torch.baddbmm(bias, spans, folded), (0, 0, 0, width)))
+        by_width += [torch.zeros_like(by_width[0])] * (self.max_width - len(by_width))
+        logits = torch.stack(by_width, dim=-1).transpose(1, 2)
+        if mask_invalid:
+            reach = torch.arange(words, device=padded.device)[:, None] + torch.arange(
+                self.max_width, device=padded.device
+            )
+            logits = logits.masked_fill((reach >= text_len_t[:, None, None])[:, None], -torch.inf)
+        return logits
+
     @torch.no_grad()  # what attention caches of an evaluation in inference mode could not be trained with after it
     def span_probabilities(self, batch: PreprocessedBatch) -> list[torch.Tensor | None]:
         """The score of every span of every window for each of its labels, before any threshold.

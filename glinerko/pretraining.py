@@ -32,7 +32,7 @@ SYLLABLES = [bytes([lead, trail]).decode("euc-kr") for lead in range(0xB0, 0xC9)
 ASCII = [chr(code) for code in range(33, 127)]
 
 
-def encoder_config(hidden_size: int, layers: int, vocab_size: int) -> DebertaV2Config:
+def encoder_config(hidden_size: int, layers: int, vocab_size: int, attention_dropout: float = 0.1) -> DebertaV2Config:
     """The settings that the DeBERTa-v3 family has in common, at this size."""
     return DebertaV2Config(
         vocab_size=vocab_size,
@@ -40,6 +40,7 @@ def encoder_config(hidden_size: int, layers: int, vocab_size: int) -> DebertaV2C
         num_hidden_layers=layers,
         num_attention_heads=hidden_size // 32 if hidden_size < 128 else hidden_size // 64,
         intermediate_size=hidden_size * 4,
+        attention_probs_dropout_prob=attention_dropout,
         relative_attention=True,
         position_buckets=256,
         norm_rel_ebd="layer_norm",

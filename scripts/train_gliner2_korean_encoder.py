@@ -80,6 +80,7 @@ from glinerko.training import (
     choose_precision,
     enable_fast_attention,
     freeze_unused,
+    keep_freed_memory,
     longest_rows,
     parameter_groups,
     whole_parameters,
@@ -354,6 +355,7 @@ def fit(
     attention = enable_fast_attention(model.encoder, args.attention_backend, accelerator, model.train_with_flash)
     if accelerator.device.type == "cpu":
         cheapen_dropout(model)
+        keep_freed_memory()
     unused = try_everything(accelerator, model, windows, schema, predict, args)
     if unused:
         console.print(f"Not trained, since entity data gives no gradient: {', '.join(unused)}")

@@ -158,18 +158,25 @@ def test_what_cannot_be_trained_is_one_line(pair, tmp_path):
 def test_folds_are_trained_scored_and_compared_and_done_stages_are_not_repeated(pair, write_rows, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "pretrain_encoder: {train_file: ['{train}', '{text}'], output_dir: '{fold}/encoder', num_train_epochs: 1,\n"
-        "  hidden_size: 32, num_hidden_layers: 1}\n"
-        f"train_gliner2_korean_encoder: {{train_file: '{{train}}', base_model: '{pair[0]}',\n"
-        "  korean_encoder: '{fold}/encoder/encoder', num_train_epochs: 1, head_learning_rate: 5.0e-3}\n",
+        "- pretrain_encoder: {train_file: ['{text}'], output_dir: '{shared}/encoder', num_train_epochs: 1,\n"
+        "    hidden_size: 32, num_hidden_layers: 1}\n"
+        "- pretrain_encoder: {train_file: ['{train}', '{text}'], output_dir: '{fold}/encoder', num_train_epochs: 1,\n"
+        "    init_from: '{shared}/encoder/encoder'}\n"
+        f"- train_gliner2_korean_encoder: {{train_file: '{{train}}', base_model: '{pair[0]}',\n"
+        "    korean_encoder: '{fold}/encoder/encoder', num_train_epochs: 1, head_learning_rate: 5.0e-3}\n",
         encoding="utf-8",
     )
     lines = (SAMPLE / "train.jsonl").read_text(encoding="utf-8").splitlines()[:60]
+    text = tmp_path / "notes.txt"
+    text.write_text("\n".join(TEXTS), encoding="utf-8")
     flags = ["--train_file", write_rows(*lines, name="train.jsonl"), "--folds", 2, "--output_dir", tmp_path / "cv"]
     command = [sys.executable, "scripts/cross_validate.py", recipe, *flags]
-    first = run(*command)
+    one_line_error(run(*command), "['{text}'] as --train_file: pass such a file")
+    command += ["--text_file", text]
+    first = run(*command, "--jobs", 2)
     assert first.returncode == 0, first.stderr
-    assert first.stdout.count("$ ") == 6
+    assert first.stdout.count("$ ") == 7  # the first encoder is that of both folds
+    assert "best so far" in (tmp_path / "cv" / "fold-1" / "default.log").read_text(encoding="utf-8")
     (tmp_path / "cv" / "fold-0" / "encoder" / "encoder").stat()
     second = run(*command, "--name", "narrow", "--compare", "default", "--", "--max_width", 1)
     assert second.returncode == 0, second.stderr
@@ -187,7 +194,7 @@ def test_folds_are_trained_scored_and_compared_and_done_stages_are_not_repeated(
 def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path):
     command = [sys.executable, "scripts/cross_validate.py"]
     one_line_error(run(*command, "--train_file", "x.jsonl"), "name a recipe first")
-    (tmp_path / "recipe.yaml").write_text("no_such_script: {a: 1}\n")
+    (tmp_path / "recipe.yaml").write_text("- no_such_script: {a: 1}\n")
     one_line_error(run(*command, tmp_path / "recipe.yaml", "--train_file", "x.jsonl"), "no_such_script")
     missing = ["--train_file", SAMPLE / "train.jsonl", "--text_file", "x.txt"]
     one_line_error(run(*command, "recipes/real_corpus.yaml", *missing), "x.txt: no such file")

@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 from accelerate import Accelerator
+from gliner2.inference.engine import SpanExtractor
 
 from glinerko import cli
 from glinerko.errors import TrainingError
@@ -54,6 +55,30 @@ def test_closed_count_gate_is_opened_by_training(model, sample_rows, windows, sc
     train(model, windows, schema, steps=40)
     # On every document, those without entities and those never trained on included.
     assert predict_spans(model, annotated, schema).closed_gates == 0
+
+
+@pytest.mark.parametrize("mask_invalid", [True, False])
+def test_spans_get_the_scores_and_gradients_that_gliner2_gives_them(model, mask_invalid):
+    lengths = (5, 20, 1, 12)
+    states = [torch.randn(length, model.hidden_size) for length in lengths]
+    queries = [torch.randn(3, model.hidden_size) for _ in lengths]
+
+    def scored(score) -> tuple[list[torch.Tensor], torch.Tensor]:
+        inside = []
+        for scores, length in zip(score(states, queries, mask_invalid=mask_invalid), lengths, strict=True):
+            fits = torch.arange(length)[:, None] + torch.arange(12) < length
+            assert (scores[:, ~fits].isneginf() if mask_invalid else scores[:, ~fits].isfinite()).all()
+            inside.append(scores[:, fits])
+        model.zero_grad()
+        sum(each.sin().sum() for each in inside).backward()
+        return inside, torch.cat([weight.grad.flatten() for weight in model.span_rep.parameters()])
+
+    inside, gradients = scored(model.compute_span_scores_batched)
+    model._compute_span_scores_core = SpanExtractor._compute_span_scores_core.__get__(model)
+    expected, expected_gradients = scored(lambda *a, **k: SpanExtractor.compute_span_scores_batched(model, *a, **k))
+    for ours, theirs in zip(inside, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-4, atol=1e-4)
 
 
 def test_count_target_is_one_with_and_without_entities(model, windows, schema):

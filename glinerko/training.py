@@ -162,28 +162,35 @@ def enable_fast_attention(
         reason = f"parameters are sharded by {accelerator.distributed_type.value}"
     if reason is None:
         training = encoder.training
-        before = _states_and_gradients(encoder.eval(), accelerator)
+        with torch.autocast(accelerator.device.type, enabled=False):
+            exact = _states_and_gradients(encoder.eval())
+        with accelerator.autocast():
+            before = _states_and_gradients(encoder)
         encoder.train()
         enable("triton" if cuda else "torch")
-        after = _states_and_gradients(encoder.eval(), accelerator)
+        with accelerator.autocast():
+            after = _states_and_gradients(encoder.eval())
         encoder.train(training)
-        tolerance = 1e-3 if accelerator.mixed_precision == "no" else 5e-2
-        errors = [float((b - a).norm() / a.norm()) for a, b in zip(before, after, strict=True)]
-        if not max(errors) <= tolerance:  # nor where it is not a number
-            raise TrainingError(f"disentangled-flash is off by {max(errors):.1e} here: pass --attention_backend eager")
+        for right, slow, fast in zip(exact, before, after, strict=True):
+            # Rounding has its part in both; where little is left of a gradient, it is all there is.
+            error, rounding = float((fast - right).norm()), float((slow - right).norm())
+            if not error <= 3 * rounding + 1e-3 * float(right.norm()):  # nor where it is not a number
+                raise TrainingError(
+                    f"disentangled-flash is off by {error / float(right.norm()):.1e} here, eager attention by "
+                    f"{rounding / float(right.norm()):.1e}: pass --attention_backend eager"
+                )
         return "disentangled_flash"
     if wanted == "auto":
         return f"eager ({reason})"
     raise TrainingError(f"--attention_backend {wanted}: {reason}")
 
 
-def _states_and_gradients(encoder: PreTrainedModel, accelerator: Accelerator) -> list[torch.Tensor]:
+def _states_and_gradients(encoder: PreTrainedModel) -> list[torch.Tensor]:
     """The states of two short texts, the second one padded, and gradients of the first layer's weights."""
-    ids = torch.arange(3, 3 + 2 * 48, device=accelerator.device).view(2, 48) % encoder.config.vocab_size
+    ids = torch.arange(3, 3 + 2 * 48, device=encoder.device).view(2, 48) % encoder.config.vocab_size
     mask = torch.ones_like(ids)
     mask[1, 32:] = 0
-    with accelerator.autocast():
-        states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()].float()
+    states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()].float()
     weights = [p for name, p in encoder.named_parameters() if p.requires_grad and p.ndim == 2 and "layer.0." in name]
     # Not their squares: a layer norm comes last, so that these are the same whatever the weights.
     target = torch.arange(states.numel(), device=states.device).view_as(states).cos()

@@ -174,6 +174,9 @@ class TrainingArguments(RunArguments):
     )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "the same, for evaluation"})
     gradient_accumulation_steps: int = field(default=2, metadata={"help": "batches before the optimizer steps"})
+    negative_masking: float = field(
+        default=0.5, metadata={"help": "share of the spans without an entity that a step leaves out, as gliner2 does"}
+    )
     metric_for_best_model: str = field(
         default="string_f1",
         metadata={"help": "string_f1: set of (mention string, label) a document; span_f1: strict spans",
@@ -351,6 +354,7 @@ def fit(
     resumed = find_resumed(output_dir, args.resume_from_checkpoint, identity, args.resume_anyway, console)
     examples = [Example.from_row(row) for row in validation]
     predict = partial(predict_spans, model, validation, schema, batch_size=args.per_device_eval_batch_size)
+    model.negative_masking = args.negative_masking
     model.to(accelerator.device)
     attention = enable_fast_attention(model.encoder, args.attention_backend, accelerator, model.train_with_flash)
     if accelerator.device.type == "cpu":

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import pickle
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -254,3 +257,20 @@ def test_memory_that_runs_out_is_one_line(capsys):
         cli.run(main)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: out of memory (CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_memory_that_a_step_frees_is_not_mapped_again_for_the_next_one():
+    code = (
+        "import resource, sys, torch; from glinerko.training import keep_freed_memory\n"
+        "if sys.argv[1] == 'keep': keep_freed_memory()\n"
+        "torch.ones(2**24).sum()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(8): torch.ones(2**24).sum()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", code, way], capture_output=True, text=True, check=True).stdout)
+        for way in ("keep", "give back")
+    )
+    assert kept < given_back / 4

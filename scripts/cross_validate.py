@@ -79,29 +79,29 @@ def main() -> None:
     if not set(chosen) <= set(range(args.folds)):
         raise DataError(f"--only: the folds are 0 to {args.folds - 1}")
 
-    course = Course(
+    common = Pipeline(
         {"{shared}": [str(directory / "shared")], "{text}": args.text_file, "{related}": args.related_file},
         [file_digest(Path(file)) for file in (*args.text_file, *args.related_file)],
     )
     shared = list(takewhile(lambda stage: not any(place in str(stage[1]) for place in OF_A_FOLD), stages[:-1]))
     for script, options in shared:
-        course.run(script, options)
+        common.run(script, options)
 
     def do_fold(number: int) -> None:
         fold = directory / f"fold-{number}"
         train, dev = fold / "train.jsonl", fold / "dev.jsonl"
         write_rows(concatenate_datasets([part for index, part in enumerate(parts) if index != number]), train)
         write_rows(parts[number], dev)
-        places = {**course.places, "{fold}": [str(fold)], "{train}": [str(train)], "{dev}": [str(dev)]}
+        places = {**common.places, "{fold}": [str(fold)], "{train}": [str(train)], "{dev}": [str(dev)]}
         log = fold / f"{args.name}.log" if args.jobs > 1 else None
-        of_fold = Course(places, [*course.done, file_digest(train), file_digest(dev)], log, args.jobs)
+        pipeline = Pipeline(places, [*common.done, file_digest(train), file_digest(dev)], log, args.jobs)
         *before, (script, options) = stages[len(shared) :]
         for stage in before:
-            of_fold.run(*stage)
-        of_fold.run(script, {**options, "output_dir": fold / args.name}, more)
+            pipeline.run(*stage)
+        pipeline.run(script, {**options, "output_dir": fold / args.name}, more)
         model, report = fold / args.name / "best", fold / args.name / "dev"
         scored = {"model": model, "test_file": dev, "train_file": train, "metric": args.metric, "report_dir": report}
-        of_fold.run("eval", scored)
+        pipeline.run("eval", scored)
 
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(do_fold, chosen))
@@ -156,14 +156,14 @@ def read_recipe(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 @dataclass
-class Course:
+class Pipeline:
     """Stages that are run one after the other.
 
     Args:
         places: What stands for what in a value; a place may stand for several files, or none.
         done: What was done so far: the digests of the files, and script and flags of each stage.
         log: Where the scripts write what they say; on the terminal otherwise.
-        jobs: How many courses share the cores.
+        jobs: How many pipelines share the cores.
     """
 
     places: dict[str, list[str]]

@@ -224,6 +224,13 @@ def test_fast_attention_gives_the_same_states_and_saves_the_same_weights(model, 
     assert model._disentangled_flash_batches["packed"] > 0
 
 
+def test_fast_attention_is_not_blamed_for_an_encoder_that_tells_no_pieces_apart(model):
+    with torch.no_grad():
+        weight = model.encoder.get_input_embeddings().weight
+        weight.copy_(weight[:1].expand_as(weight))  # its attention has no gradient
+    assert enable(model) == "disentangled_flash"
+
+
 def test_fast_attention_that_differs_is_not_used(model):
     def wrong(backend):
         model.train().enable_disentangled_flash(backend=backend, inference=False)

@@ -7,8 +7,8 @@
 
 gliner2's trainer as it comes: words by white space, mentions as strings, no loss on the count of entities. Before and
 after, string F1 at the best of the thresholds 0.1 to 0.6 for the very documents that are scored, as the attempts that
-ended at 0 had it (so it flatters): with the count head as it is, and with its gate held open; and the share of the
-windows that it shuts.
+ended at 0 had it (so it flatters): with the count head as it is, and with its gate held open; the share of the windows
+that it shuts; and how many of a few hundred new count heads would shut them all.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from gliner2.layers import create_mlp
 from gliner2.processor import SchemaTransformer
 from gliner2.training.trainer import ExtractorTrainer, TrainingConfig
 from transformers import set_seed
@@ -105,7 +106,10 @@ def train(model: KoreanSpanExtractor, rows: Dataset, args: Arguments) -> None:
 
 
 def measure(model: KoreanSpanExtractor, rows: Dataset, schema: LabelSchema) -> dict[str, float]:
-    """Best string F1 as the count head has it and with its gate held open, and the share of windows it shuts."""
+    """Best string F1 as the count head has it and with its gate held open, and the share of windows it shuts.
+
+    ``new_heads_that_shut`` is the share of new count heads that would shut every window.
+    """
     annotated = annotate(rows, model.processor, schema, max_width=8, max_length=512, window_overlap=64)
     examples = [Example.from_row(row) for row in annotated]
 
@@ -114,11 +118,26 @@ def measure(model: KoreanSpanExtractor, rows: Dataset, schema: LabelSchema) -> d
         scores = sweep("string_f1", examples, predictions.at_threshold, schema.labels, THRESHOLDS)
         return scores[best_threshold(scores)].overall.f1, predictions.closed_gates / predictions.windows
 
+    prompts: list[torch.Tensor] = []
+    hook = model.count_pred.register_forward_pre_hook(lambda _, inputs: prompts.append(inputs[0].flatten(0, -2)))
     as_is, shut = best_f1()
+    hook.remove()
     hook = model.count_pred.register_forward_hook(hold_open)
     held_open, _ = best_f1()
     hook.remove()
-    return {"f1": as_is, "f1_gate_held_open": held_open, "gates_shut": shut}
+    new_heads = new_heads_that_shut(torch.cat(prompts))
+    return {"f1": as_is, "f1_gate_held_open": held_open, "gates_shut": shut, "new_heads_that_shut": new_heads}
+
+
+@torch.no_grad()
+def new_heads_that_shut(prompts: torch.Tensor, heads: int = 500) -> float:
+    """The share of new count heads that predict 0 for each of ``prompts``, ``[windows, hidden]``."""
+    hidden = prompts.shape[-1]
+    shapes = {"input_dim": hidden, "intermediate_dims": [hidden * 2], "output_dim": 20}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        new = (create_mlp(**shapes, dropout=0.0, activation="relu", add_layer_norm=False) for _ in range(heads))
+        return sum(bool((head.to(prompts.device)(prompts).argmax(-1) == 0).all()) for head in new) / heads
 
 
 def hold_open(module: torch.nn.Module, inputs: tuple, logits: torch.Tensor) -> torch.Tensor:
@@ -129,7 +148,8 @@ def hold_open(module: torch.nn.Module, inputs: tuple, logits: torch.Tensor) -> t
 def describe(when: str, figures: dict[str, float]) -> str:
     return (
         f"{when + ' training':16} string F1 {figures['f1']:.4f}, with the gate held open "
-        f"{figures['f1_gate_held_open']:.4f}; gate shut on {figures['gates_shut']:.0%} of the windows"
+        f"{figures['f1_gate_held_open']:.4f}; gate shut on {figures['gates_shut']:.0%} of the "
+        f"windows; {figures['new_heads_that_shut']:.1%} of new count heads would shut it on all"
     )
 
 

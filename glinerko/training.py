@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import math
 import os
+import random
 import shutil
 import signal
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -113,22 +115,40 @@ def choose_precision(wanted: str) -> str | None:
 class WindowCollator:
     """Makes batches of the rows of :func:`glinerko.targets.training_windows`.
 
-    What is random in a prompt depends on the seed, the epoch and the document alone, so that a run gives the same
-    prompts however many batches are made ahead, by however many workers or processes.
+    What is random depends on the seed, the epoch and the document alone, so that a run gives the same batches however
+    many are made ahead, by however many workers or processes.
+
+    Args:
+        augment: Vary the prompts as gliner2 does.
+        word_dropout: The share of the words of a text that the encoder sees masked; they keep their targets.
     """
 
     processor: KoreanSchemaTransformer
     schema: LabelSchema
     augment: bool = False
+    word_dropout: float = 0.0
     seed: int = 42
     epoch: int = 0
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """``{"batch": PreprocessedBatch of [windows, pieces], "ids": the document of each window}``."""
-        seeds = [f"{self.seed}-{self.epoch}-{row['id']}" for row in rows] if self.augment else None
+        seeds = [f"{self.seed}-{self.epoch}-{row['id']}" for row in rows]
         windows = [window_from_row(row) for row in rows]
-        batch = self.processor.collate(windows, self.schema, augmentation_seeds=seeds)
+        batch = self.processor.collate(windows, self.schema, augmentation_seeds=seeds if self.augment else None)
+        if self.word_dropout:
+            self._drop_words(batch, seeds)
         return {"batch": batch, "ids": [row["id"] for row in rows]}
+
+    def _drop_words(self, batch: PreprocessedBatch, seeds: Sequence[str]) -> None:
+        """Put the mask token in place of all pieces of some words of each text; prompts stay."""
+        tokenizer = self.processor.tokenizer
+        mask = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+        for index, seed in enumerate(seeds):
+            draw = random.Random(f"word dropout {seed}")
+            starts = batch.text_word_indices[index, : batch.text_word_counts[index]].tolist()
+            for start, end in pairwise([*starts, batch.original_lengths[index]]):
+                if draw.random() < self.word_dropout:
+                    batch.input_ids[index, start:end] = mask
 
 
 def enable_fast_attention(

@@ -159,6 +159,9 @@ class DataArguments:
     prompt_augmentation: bool = field(
         default=False, metadata={"help": "shuffle and rename labels and drop descriptions in training, as gliner2 does"}
     )
+    word_dropout: float = field(
+        default=0.0, metadata={"help": "share of the words that are masked in training, so that contexts are learned"}
+    )
 
 
 @dataclass
@@ -291,8 +294,9 @@ def main() -> None:
         "validation documents": dataset_digest(annotated["validation"]),
         "swapped model": weight_checksum(model),
     }
-    augment = data_args.prompt_augmentation
-    best = fit(accelerator, model, windows, annotated["validation"], schema, augment, identity, stop, args, console)
+    augment, dropout = data_args.prompt_augmentation, data_args.word_dropout
+    collator = WindowCollator(model.processor, schema, augment, dropout, args.seed)
+    best = fit(accelerator, model, windows, annotated["validation"], collator, identity, stop, args, console)
     console.print(score_table("Validation", {args.metric_for_best_model: best.scores}, schema.labels))
     console.print(
         f"Best epoch {best.epoch}, threshold {best.threshold:.2f}\n"
@@ -342,15 +346,14 @@ def fit(
     model: KoreanSpanExtractor,
     windows: Dataset,
     validation: Dataset,
-    schema: LabelSchema,
-    augment: bool,
+    collator: WindowCollator,
     identity: dict,
     stop: StopRequest,
     args: TrainingArguments,
     console: Console,
 ) -> Best:
     """Train on ``windows``, score ``validation`` after every epoch; keep the best model and the last checkpoints."""
-    output_dir = Path(args.output_dir)
+    output_dir, schema = Path(args.output_dir), collator.schema
     resumed = find_resumed(output_dir, args.resume_from_checkpoint, identity, args.resume_anyway, console)
     examples = [Example.from_row(row) for row in validation]
     predict = partial(predict_spans, model, validation, schema, batch_size=args.per_device_eval_batch_size)
@@ -363,7 +366,6 @@ def fit(
     unused = try_everything(accelerator, model, windows, schema, predict, args)
     if unused:
         console.print(f"Not trained, since entity data gives no gradient: {', '.join(unused)}")
-    collator = WindowCollator(model.processor, schema, augment, args.seed)
     order, sampler = torch.Generator(), None
     if args.group_by_length:
         lengths = window_lengths(windows).tolist()

@@ -5,6 +5,7 @@ import pickle
 import platform
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -198,6 +199,27 @@ def test_plain_prompts_are_the_same_for_every_document(model, windows, schema):
     batch = WindowCollator(model.processor, schema)([windows[index] for index in range(12)])["batch"]
     assert len({tuple(tokens[0]) for tokens in batch.schema_tokens_list}) == 1
     assert [token for token in batch.schema_tokens_list[0][0] if token in schema.labels] == list(schema.labels)
+
+
+def test_word_dropout_masks_whole_words_of_the_text_and_nothing_else(model, windows, schema):
+    rows = [windows[index] for index in range(12)]
+    plain = WindowCollator(model.processor, schema)(rows)["batch"]
+    collator = WindowCollator(model.processor, schema, word_dropout=0.3)
+    batch = collator(rows)["batch"]
+    mask, masked, words = model.processor.tokenizer.mask_token_id, 0, 0
+    for index, count in enumerate(plain.text_word_counts):
+        bounds = [*plain.text_word_indices[index, :count].tolist(), plain.original_lengths[index]]
+        assert torch.equal(batch.input_ids[index, : bounds[0]], plain.input_ids[index, : bounds[0]])
+        assert torch.equal(batch.input_ids[index, bounds[-1] :], plain.input_ids[index, bounds[-1] :])
+        for start, end in pairwise(bounds):
+            dropped = bool((batch.input_ids[index, start:end] == mask).all())
+            assert dropped or torch.equal(batch.input_ids[index, start:end], plain.input_ids[index, start:end])
+            masked += dropped
+        words += count
+    assert 0.2 < masked / words < 0.4
+    assert torch.equal(collator(rows)["batch"].input_ids, batch.input_ids)
+    collator.epoch = 1
+    assert not torch.equal(collator(rows)["batch"].input_ids, batch.input_ids)
 
 
 def test_training_learns(model, sample_rows, windows, schema):

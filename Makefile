@@ -15,6 +15,7 @@ ARGS ?=
 DATA ?=
 TEXT ?=
 RELATED ?=
+RECIPE ?= recipes/real_corpus.yaml
 FOLDS ?= 0
 JOBS ?= 1
 
@@ -61,11 +62,10 @@ eval: $(BIN)/.installed  ## score the latest model of outputs/: make eval TEST_F
 verify: $(BIN)/.installed  ## judge the encoder swap: every check, on your --data_file
 	$(BIN)/python scripts/verify_encoder_swap.py $(ARGS)
 
-real-corpus: $(BIN)/.installed  ## everything from nothing: make real-corpus DATA=train.jsonl TEXT=text.txt RELATED=klue.jsonl
-	@test -n "$(DATA)" -a -n "$(TEXT)" -a -n "$(RELATED)" || \
-		{ echo "say which files: make real-corpus DATA=train.jsonl TEXT=text.txt RELATED=klue.jsonl"; exit 2; }
-	$(BIN)/python scripts/cross_validate.py recipes/real_corpus.yaml --train_file $(DATA) --text_file $(TEXT) \
-		--related_file $(RELATED) --only $(FOLDS) --jobs $(JOBS)
+real-corpus: $(BIN)/.installed  ## everything from nothing on your documents: make real-corpus DATA=train.jsonl TEXT="a.txt"
+	@test -n "$(DATA)" || { echo "say which documents: make real-corpus DATA=train.jsonl"; exit 2; }
+	$(BIN)/python scripts/cross_validate.py $(RECIPE) --train_file $(DATA) $(if $(TEXT),--text_file $(TEXT)) \
+		$(if $(RELATED),--related_file $(RELATED)) --only $(FOLDS) --jobs $(JOBS)
 
 gliner: $(BIN)/.installed  ## the optional package for GLiNER v1 models in eval.py --compare
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gliner==0.2.29  # its bound on transformers is dated

@@ -28,7 +28,7 @@ KLUE = """## a comment
 """
 
 
-@pytest.mark.parametrize("recipe", ["real_corpus", "own_text"])
+@pytest.mark.parametrize("recipe", ["real_corpus", "related_labels"])
 def test_a_recipe_names_options_that_its_scripts_have(recipe, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
     for stage in yaml.safe_load((ROOT / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")):
@@ -41,7 +41,13 @@ def test_klue_sentences_and_gazetteers_become_text_and_documents(tmp_path):
     (tmp_path / "klue.tsv").write_text(KLUE, encoding="utf-8")
     entries = {name: {} for name in ("도뇨", "산소 흡입")}
     (tmp_path / "names.json").write_text(json.dumps({"entries": entries}), encoding="utf-8")
-    command = [sys.executable, "recipes/real_corpus_data.py", tmp_path / "made", "--klue_file", tmp_path / "klue.tsv"]
+    command = [
+        sys.executable,
+        "recipes/related_labels_data.py",
+        tmp_path / "made",
+        "--klue_file",
+        tmp_path / "klue.tsv",
+    ]
     subprocess.run([*command, "--gazetteer_file", tmp_path / "names.json"], cwd=ROOT, check=True)
     assert (tmp_path / "made" / "text.txt").read_text(encoding="utf-8") == "경찰은 박씨\n김모\n도뇨, 산소 흡입\n"
     rows, _ = load_rows(str(tmp_path / "made" / "klue.jsonl"))

@@ -1,6 +1,6 @@
-"""Make what recipes/real_corpus.yaml learns from before it sees a document of the corpus.
+"""Make what recipes/related_labels.yaml learns from before it sees a document of the corpus.
 
-    python recipes/real_corpus_data.py outputs/real-corpus --klue_file klue-ner.tsv \\
+    python recipes/related_labels_data.py outputs/related --klue_file klue-ner.tsv \\
         --gazetteer_file procedures.json biomarkers.json
 
 OUTPUT_DIR/text.txt is raw text for the encoder: the sentences of a KLUE-NER file, its tags left out, and the names that

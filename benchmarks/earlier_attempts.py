@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from gliner2.inference.engine import SpanExtractor
 from gliner2.layers import create_mlp
 from gliner2.processor import SchemaTransformer
 from gliner2.training.trainer import ExtractorTrainer, TrainingConfig
@@ -79,8 +80,9 @@ def main() -> None:
 
 
 def train(model: KoreanSpanExtractor, rows: Dataset, args: Arguments) -> None:
-    """Train ``model`` in place, with gliner2's own processor."""
+    """Train ``model`` in place, with gliner2's own processor and loss."""
     ours = model.processor
+    model._compute_sample_loss = SpanExtractor._compute_sample_loss.__get__(model)  # ours supervises the count
     model.processor = SchemaTransformer(tokenizer=ours.tokenizer, token_pooling=ours.token_pooling)
     records = []
     for example in map(Example.from_row, rows):

@@ -291,6 +291,44 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
+def average_weights(optimizer: torch.optim.Optimizer, power: float) -> None:
+    """Have every step keep, in the optimizer's state beside each weight, its average over the steps so far.
+
+    The weights of step t count t ** ``power`` times, about: polynomial-decay averaging (Shamir and Zhang, 2013), which
+    looks back a share of the run, however long that is. A checkpoint of the optimizer holds the averages too.
+    """
+
+    def update(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            group["averaged_steps"] = steps = group.get("averaged_steps", 0) + 1
+            for parameter in group["params"]:
+                state = optimizer.state[parameter]
+                if steps == 1:
+                    state["average"] = parameter.detach().clone()
+                state["average"].lerp_(parameter.detach(), (power + 1) / (steps + power))
+
+    optimizer.register_step_post_hook(update)
+
+
+@contextmanager
+def averaged_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """In here the model has the averages of :func:`average_weights`, and those that it trains with again afterwards."""
+
+    def exchange() -> None:
+        with torch.no_grad():
+            for parameter, state in optimizer.state.items():
+                if "average" in state:
+                    kept = parameter.detach().clone()
+                    parameter.copy_(state["average"])
+                    state["average"].copy_(kept)
+
+    exchange()
+    try:
+        yield
+    finally:
+        exchange()
+
+
 def freeze_unused(model: KoreanSpanExtractor, batch: PreprocessedBatch) -> list[str]:
     """Freeze parameters that a training step gives no gradient, so that DistributedDataParallel need not look for them.
 
@@ -325,15 +363,19 @@ def longest_rows(windows: Dataset, number: int) -> list[int]:
     return np.argsort(-window_lengths(windows), kind="stable")[:number].tolist()
 
 
-def check_disk_space(model: torch.nn.Module, directory: Path, checkpoints: int) -> None:
+def check_disk_space(model: torch.nn.Module, directory: Path, checkpoints: int, averaging: bool) -> None:
     """See that ``directory`` has room for the best model and for so many checkpoints, one more while it is written.
+
+    Args:
+        averaging: Whether checkpoints hold :func:`average_weights` too.
 
     Raises:
         TrainingError: with what is free and what is needed.
     """
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    needed = 2 * weights + (checkpoints + 1) * (weights + 2 * trained)  # AdamW keeps two figures for each weight
+    optimizer = (2 + averaging) * trained  # AdamW keeps two figures for each weight
+    needed = 2 * weights + (checkpoints + 1) * (weights + optimizer)
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise TrainingError(

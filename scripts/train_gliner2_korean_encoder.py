@@ -30,7 +30,7 @@ import psutil
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, skip_first_batches
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import DistributedType, gather_object, set_seed
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from datasets import Dataset
 from rich.console import Console
@@ -74,6 +74,8 @@ from glinerko.training import (
     RunArguments,
     StopRequest,
     WindowCollator,
+    average_weights,
+    averaged_weights,
     cheapen_dropout,
     check_disk_space,
     check_step,
@@ -177,6 +179,11 @@ class TrainingArguments(RunArguments):
     )
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "the same, for evaluation"})
     gradient_accumulation_steps: int = field(default=2, metadata={"help": "batches before the optimizer steps"})
+    weight_averaging: float = field(
+        default=0.0,
+        metadata={"help": "score and keep the average of the weights over the steps, those of step t weighing about t "
+                          "to this power: 3 looks back over the last fifth of the run; 0 takes the last weights"},
+    )  # fmt: skip
     negative_masking: float = field(
         default=0.5, metadata={"help": "share of the spans without an entity that a step leaves out, as gliner2 does"}
     )
@@ -243,6 +250,8 @@ def main() -> None:
     # 2. The swap.
     if model_args.lora and model_args.korean_encoder.lower() != "none":
         raise GlinerkoError("--lora trains the base model as it is: pass --korean_encoder none with it")
+    if args.weight_averaging and accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise GlinerkoError("--weight_averaging: not under DeepSpeed, which steps on weights of its own; FSDP does it")
     encoder = None if model_args.korean_encoder.lower() == "none" else model_args.korean_encoder
     model, swap_report = swap_encoder(
         model_args.base_model,
@@ -379,7 +388,10 @@ def fit(
         num_workers=args.dataloader_num_workers,
     )
     groups = parameter_groups(model, args.encoder_learning_rate, args.head_learning_rate, args.weight_decay)
-    model, optimizer, loader = accelerator.prepare(model, torch.optim.AdamW(groups, fused=True), loader)
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    if args.weight_averaging:
+        average_weights(optimizer, args.weight_averaging)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     steps_per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
     total_steps = args.max_train_steps or args.num_train_epochs * steps_per_epoch
     epochs = math.ceil(total_steps / steps_per_epoch)
@@ -454,12 +466,15 @@ def fit(
                     checkpoint()
 
             extractor = accelerator.unwrap_model(model)
-            with whole_parameters(model):
-                predictions = predict_on_all_processes(accelerator, len(validation), predict)
-                scores, threshold = score(predictions, examples, schema, args.metric_for_best_model)
-                best.update(epoch, scores, threshold)
-                reference_scores = extractor.reference_scores() if best.epoch == epoch else None
-            weights = accelerator.get_state_dict(model) if best.epoch == epoch else None
+            with averaged_weights(optimizer):
+                with whole_parameters(model):
+                    predictions = predict_on_all_processes(accelerator, len(validation), predict)
+                    scores, threshold = score(predictions, examples, schema, args.metric_for_best_model)
+                    best.update(epoch, scores, threshold)
+                    reference_scores = extractor.reference_scores() if best.epoch == epoch else None
+                weights = accelerator.get_state_dict(model) if best.epoch == epoch else None
+                if weights and accelerator.is_main_process:
+                    save_best(extractor, weights, reference_scores, best, args, accelerator.mixed_precision)
             loss, structure, count, seen, _ = accelerator.reduce(sums, reduction="sum").tolist()
             if accelerator.is_main_process:
                 losses = {"loss": loss / seen, "structure_loss": structure / seen, "count_loss": count / seen}
@@ -472,8 +487,6 @@ def fit(
                 )
                 if predictions.closed_gates:
                     bar.write(f"  count gate shut on {predictions.closed_gates} of {predictions.windows} windows")
-                if best.epoch == epoch:
-                    save_best(extractor, weights, reference_scores, best, args, accelerator.mixed_precision)
             accelerator.wait_for_everyone()
             found = {f"validation/{name}": value for name, value in flat_scores(scores).items()}
             accelerator.log({**found, "validation/threshold": threshold, "epoch": epoch}, step=step)
@@ -517,7 +530,7 @@ def try_everything(
         TrainingError: what will not work, and what to do.
     """
     output_dir, wanted = Path(args.output_dir), args.per_device_train_batch_size
-    check_disk_space(model, output_dir, args.checkpoints_total_limit)
+    check_disk_space(model, output_dir, args.checkpoints_total_limit, bool(args.weight_averaging))
     longest = longest_rows(windows, wanted)
     size = wanted
     while True:

@@ -131,7 +131,7 @@ def test_two_processes_train_as_one(flags, tmp_path):
 def test_sharded_by_fsdp_it_trains_resumes_and_saves_as_one_process_does(flags, tmp_path):
     """Under accelerate_configs/fsdp.yaml, on two CPU processes: losses, F1, checkpoints, and one whole model file."""
     flags = [*flags, "--validation_file", SAMPLE / "validation.jsonl", "--per_device_train_batch_size", 4]
-    flags += ["--attention_backend", "eager", "--num_train_epochs", 4]
+    flags += ["--attention_backend", "eager", "--num_train_epochs", 4, "--weight_averaging", 2]
     sharded = ["tests/sharded_on_cpu.py", "accelerate_configs/fsdp.yaml"]
     histories = {}
     for name, runner, more in (
@@ -363,7 +363,7 @@ def test_a_stopped_run_says_how_to_go_on(flags, tmp_path, sent):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(flags, tmp_path):
-    flags = [*flags, "--num_train_epochs", "3", "--checkpointing_steps", "3"]
+    flags = [*flags, "--num_train_epochs", "3", "--checkpointing_steps", "3", "--weight_averaging", "2"]
     whole = run(sys.executable, TRAIN, *flags, "--output_dir", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     broken = tmp_path / "broken"

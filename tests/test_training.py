@@ -21,6 +21,8 @@ from glinerko.targets import annotate, training_windows, window_from_row
 from glinerko.training import (
     CheapDropout,
     WindowCollator,
+    average_weights,
+    averaged_weights,
     cheapen_dropout,
     check_step,
     enable_fast_attention,
@@ -227,6 +229,23 @@ def test_training_learns(model, sample_rows, windows, schema):
     before = model(entry["batch"])["total_loss"].item()
     train(model, windows, schema, steps=20)
     assert model(entry["batch"])["total_loss"].item() < before / 2
+
+
+def test_weights_are_averaged_over_the_steps_later_ones_weighing_more():
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    average_weights(optimizer, 2)
+    passed = []
+    for _ in range(6):
+        model(torch.randn(4, 3)).square().sum().backward()
+        optimizer.step()
+        passed.append(model.weight.detach().clone())
+    # t (t + 1) of the weights of step t, in place of t².
+    shares = torch.tensor([t * (t + 1.0) for t in range(1, 7)])
+    expected = (torch.stack(passed) * shares[:, None, None]).sum(0) / shares.sum()
+    with averaged_weights(optimizer):
+        torch.testing.assert_close(model.weight.detach(), expected)
+    assert torch.equal(model.weight, passed[-1])
 
 
 def enable(model, wanted: str = "auto"):

@@ -1,18 +1,24 @@
 """Make what recipes/related_labels.yaml learns from before it sees a document of the corpus.
 
     python recipes/related_labels_data.py outputs/related --klue_file klue-ner.tsv \\
-        --gazetteer_file procedures.json biomarkers.json
+        --gazetteer Procedure=procedures.json Biomarker=biomarkers.json --labelled_file data/sample/train.jsonl
 
 OUTPUT_DIR/text.txt is raw text for the encoder: the sentences of a KLUE-NER file, its tags left out, and the names that
-the gazetteers list under "entries", twenty a line. OUTPUT_DIR/klue.jsonl is the same sentences with their six labels,
-four a document.
+the gazetteers list under "entries", twenty a line. OUTPUT_DIR/related.jsonl is the same sentences with their six
+labels, four a document, and lists of names: half of each is from a gazetteer, with its label, and half are mentions of
+those sentences with theirs, so that nothing but a name tells what it is. Sentences that are labelled already are added
+eight a document.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
+import re
 from pathlib import Path
+
+from glinerko.data import Example, load_rows
 
 DESCRIPTIONS = {
     "PS": "사람 이름",
@@ -22,6 +28,9 @@ DESCRIPTIONS = {
     "TI": "시각, 시간",
     "QT": "수량, 금액, 단위",
 }
+
+LIST = 12  # names in a list
+HEAD = re.compile(r"[^-(\[]*")  # of a price list's entry: what is done, without where and how
 
 Mention = tuple[str, int, int]  # label, start, end
 
@@ -46,16 +55,22 @@ def read_klue(path: Path) -> list[tuple[str, list[Mention]]]:
     return sentences
 
 
-def join(sentences: list[tuple[str, list[Mention]]]) -> dict:
-    """A row of several sentences, for ``--train_file``."""
-    text, entities = "", {label: [] for label in DESCRIPTIONS}
-    for sentence, mentions in sentences:
-        text += "\n" if text else ""
+def join(parts: list[tuple[str, list[Mention]]], separator: str, labels: list[str]) -> dict:
+    """A row of several texts and their mentions, for ``--train_file``."""
+    text, entities = "", {label: [] for label in labels}
+    for part, mentions in parts:
+        text += separator if text else ""
         for label, start, end in mentions:
             offsets = {"start": len(text) + start, "end": len(text) + end}
-            entities[label].append({"text": sentence[start:end], **offsets})
-        text += sentence
+            entities[label].append({"text": part[start:end], **offsets})
+        text += part
     return {"text": text, "entities": entities, "entity_descriptions": DESCRIPTIONS}
+
+
+def read_gazetteer(argument: str) -> tuple[str, list[str]]:
+    """The label and the names of ``label=file.json``."""
+    label, _, path = argument.partition("=")
+    return label, list(json.loads(Path(path).read_text(encoding="utf-8"))["entries"])
 
 
 def main() -> None:
@@ -63,17 +78,36 @@ def main() -> None:
     parser.add_argument("output_dir", type=Path, help="where the two files go")
     parser.add_argument("--klue_file", type=Path, required=True, help="a KLUE-NER file")
     parser.add_argument("--sentences", type=int, default=3000, help="of it, from its start (default: 3000)")
-    parser.add_argument("--gazetteer_file", type=Path, nargs="*", default=[], help="JSON files")
+    parser.add_argument("--gazetteer", type=read_gazetteer, nargs="*", default=[], help="label=file.json")
+    parser.add_argument("--labelled_file", default=None, help="JSON lines, as the training script reads them")
+    parser.add_argument("--lists", type=int, default=600, help="of names (default: 600)")
     args = parser.parse_args()
     sentences = read_klue(args.klue_file)[: args.sentences]
-    names = [name for path in args.gazetteer_file for name in json.loads(path.read_text(encoding="utf-8"))["entries"]]
+    heads = {(HEAD.match(name)[0].strip(), label) for label, names in args.gazetteer for name in names}
+    names = [(name, [(label, 0, len(name))]) for name, label in sorted(heads) if len(name) > 1]
+    mentions = [
+        (text[start:end], [(label, 0, end - start)]) for text, found in sentences for label, start, end in found
+    ]
     lines = [text for text, _ in sentences]
-    lines += [", ".join(names[start : start + 20]) for start in range(0, len(names), 20)]
-    rows = [join(sentences[start : start + 4]) for start in range(0, len(sentences), 4)]
+    entries = [name for _, names in args.gazetteer for name in names]
+    lines += [", ".join(entries[start : start + 20]) for start in range(0, len(entries), 20)]
+    examples = [Example.from_row(row) for row in load_rows(args.labelled_file)[0]] if args.labelled_file else []
+    labelled = [
+        (each.text, [(label, start, end) for start, end, label in sorted(each.gold_spans)]) for each in examples
+    ]
+    own = {label: None for each in examples for label in each.labels}
+    labels = list({**DESCRIPTIONS, **{label: None for label, _ in args.gazetteer}, **own})
+    rows = [join(sentences[start : start + 4], "\n", labels) for start in range(0, len(sentences), 4)]
+    rows += [join(labelled[start : start + 8], "\n", labels) for start in range(0, len(labelled), 8)]
+    draw = random.Random(42)
+    for _ in range(args.lists if names else 0):
+        chosen = [pair for part in (names, mentions) for pair in draw.sample(part, min(LIST // 2, len(part)))]
+        draw.shuffle(chosen)
+        rows.append(join(chosen, ", ", labels))
     args.output_dir.mkdir(parents=True, exist_ok=True)
     for name, content in (
         ("text.txt", [" ".join(line.split()) for line in lines]),
-        ("klue.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows]),
+        ("related.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows]),
     ):
         (args.output_dir / name).write_text("".join(f"{line}\n" for line in content), encoding="utf-8")
         print(f"{len(content):,} lines in {args.output_dir / name}")

@@ -158,6 +158,9 @@ class DataArguments:
     max_train_samples: int | None = field(default=None, metadata={"help": "use only so many training rows"})
     max_length: int = field(default=512, metadata={"help": "pieces in a window, the prompt's included"})
     window_overlap: int = field(default=64, metadata={"help": "pieces that windows of a long document share"})
+    label_descriptions: bool = field(
+        default=True, metadata={"help": "put what the rows say of a label into the prompt, beside its name"}
+    )
     prompt_augmentation: bool = field(
         default=False, metadata={"help": "shuffle and rename labels and drop descriptions in training, as gliner2 does"}
     )
@@ -245,6 +248,8 @@ def main() -> None:
     with accelerator.main_process_first():
         rows, sources, skipped = load_data(data_args, args.seed, console)
     schema = label_schema(rows["training"], data_args.labels)
+    if not data_args.label_descriptions:
+        schema = LabelSchema(schema.labels, {})
     require_labels(rows["validation"], schema, sources["validation"])
 
     # 2. The swap.

@@ -247,8 +247,10 @@ def test_a_yaml_file_works_in_place_of_flags(flags, tmp_path):
         "head_learning_rate": 1e-3,
     }
     path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump({**options, **numbers, "prompt_augmentation": True, "group_by_length": True}))
+    switches = {"prompt_augmentation": True, "group_by_length": True, "label_descriptions": False}
+    path.write_text(yaml.safe_dump({**options, **numbers, **switches}))
     assert run(sys.executable, TRAIN, path).returncode == 0
+    assert load_extractor(Path(options["output_dir"]) / "best").label_schema.descriptions == {}
     path.write_text("no_such_option: 1\n")
     one_line_error(run(sys.executable, TRAIN, path), "run.yaml", "no_such_option")
 

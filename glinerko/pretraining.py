@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from glinerko.errors import LoadError, first_line
-from glinerko.hub import fetch, read_config
+from glinerko.hub import fetch, load_extractor, read_config
 from glinerko.tokenization import load_encoder_tokenizer, restore_tokenizer_class
 
 SPECIAL_TOKENS = {
@@ -173,31 +173,44 @@ def cut_texts(texts: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: in
 
 
 def load_masked_language_model(name_or_path: str) -> tuple[DebertaV2ForMaskedLM, PreTrainedTokenizerFast, bool]:
-    """A published encoder to go on with, its tokenizer, and whether its language model head is new.
+    """A DeBERTa-v2 to go on with, or that of a GLiNER2; its tokenizer; and whether its language model head is new.
 
     Raises:
         LoadError: it is no DeBERTa-v2, or cannot be loaded.
     """
     directory = fetch(name_or_path)
     kind = read_config(directory).get("model_type")
+    extractor = load_extractor(directory) if kind == "extractor" else None
+    if extractor:
+        kind = extractor.encoder.config.model_type
     if kind != "deberta-v2":
         raise LoadError(f"{name_or_path}: model_type {kind!r}; only a DeBERTa-v2 can be trained further here")
-    tokenizer = load_encoder_tokenizer(directory)
+    if extractor:
+        model, missing = DebertaV2ForMaskedLM(extractor.encoder.config), True
+        model.deberta.load_state_dict(extractor.encoder.state_dict())
+        tokenizer = extractor.processor.tokenizer
+    else:
+        model, missing = _load_weights(directory, name_or_path)
+        tokenizer = load_encoder_tokenizer(directory)
+    if tokenizer.mask_token is None:
+        tokenizer.add_special_tokens({"mask_token": SPECIAL_TOKENS["mask_token"]})
+    if len(tokenizer) > model.config.vocab_size:
+        model.resize_token_embeddings(len(tokenizer))
+    return model, tokenizer, missing
+
+
+def _load_weights(directory: Path, name: str) -> tuple[DebertaV2ForMaskedLM, bool]:
     config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     try:
         model, info = DebertaV2ForMaskedLM.from_pretrained(
             directory, config=config, output_loading_info=True, dtype=torch.float32
         )
     except Exception as error:  # damaged files raise whatever their reader raises
-        raise LoadError(f"{name_or_path}: the weights cannot be loaded: {first_line(error)}") from error
+        raise LoadError(f"{name}: the weights cannot be loaded: {first_line(error)}") from error
     missing = [key for key in info["missing_keys"] if key.startswith("deberta.")]
     if missing:
-        raise LoadError(f"{name_or_path}: {len(missing)} weights are missing, for example {min(missing)}")
-    if tokenizer.mask_token is None:
-        tokenizer.add_special_tokens({"mask_token": SPECIAL_TOKENS["mask_token"]})
-    if len(tokenizer) > model.config.vocab_size:
-        model.resize_token_embeddings(len(tokenizer))
-    return model, tokenizer, bool(info["missing_keys"])
+        raise LoadError(f"{name}: {len(missing)} weights are missing, for example {min(missing)}")
+    return model, bool(info["missing_keys"])
 
 
 def save_encoder(model: DebertaV2ForMaskedLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:

@@ -3,11 +3,11 @@
     python recipes/related_labels_data.py outputs/related --klue_file klue-ner.tsv \\
         --gazetteer Procedure=procedures.json Biomarker=biomarkers.json --labelled_file data/sample/train.jsonl
 
-OUTPUT_DIR/text.txt is raw text for the encoder: the sentences of a KLUE-NER file, its tags left out, and the names that
-the gazetteers list under "entries", twenty a line. OUTPUT_DIR/related.jsonl is the same sentences with their six
-labels, four a document, and lists of names: half of each is from a gazetteer, with its label, and half are mentions of
-those sentences with theirs, so that nothing but a name tells what it is. Sentences that are labelled already are added
-eight a document.
+OUTPUT_DIR/text.txt is raw text for the encoder: the sentences of a KLUE-NER file and those of other labelled documents,
+their labels left out, and the names that the gazetteers list under "entries", twenty a line. OUTPUT_DIR/related.jsonl
+has the same sentences with their labels, four of KLUE's or eight of the others a document, and lists of names: half of
+each is from a gazetteer, with its label, and half are mentions of KLUE's, with theirs, so that nothing but a name tells
+what it is.
 """
 
 from __future__ import annotations
@@ -88,13 +88,13 @@ def main() -> None:
     mentions = [
         (text[start:end], [(label, 0, end - start)]) for text, found in sentences for label, start, end in found
     ]
-    lines = [text for text, _ in sentences]
     entries = [name for _, names in args.gazetteer for name in names]
-    lines += [", ".join(entries[start : start + 20]) for start in range(0, len(entries), 20)]
     examples = [Example.from_row(row) for row in load_rows(args.labelled_file)[0]] if args.labelled_file else []
     labelled = [
         (each.text, [(label, start, end) for start, end, label in sorted(each.gold_spans)]) for each in examples
     ]
+    lines = [text for text, _ in sentences + labelled]
+    lines += [", ".join(entries[start : start + 20]) for start in range(0, len(entries), 20)]
     own = {label: None for each in examples for label in each.labels}
     labels = list({**DESCRIPTIONS, **{label: None for label, _ in args.gazetteer}, **own})
     rows = [join(sentences[start : start + 4], "\n", labels) for start in range(0, len(sentences), 4)]

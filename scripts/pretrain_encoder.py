@@ -63,7 +63,10 @@ class Arguments(RunArguments):
     )
     output_dir: str = field(default="outputs/encoder-pretraining", metadata={"help": "where everything goes"})
     init_from: str | None = field(
-        default=None, metadata={"help": "a DeBERTa-v2 to adapt, Hub id or directory; from nothing by default"}
+        default=None,
+        metadata={
+            "help": "a DeBERTa-v2 to adapt, or a GLiNER2 that has one: Hub id or directory; from nothing by default"
+        },
     )
     hidden_size: int = field(default=256, metadata={"help": "width of an encoder from nothing"})
     num_hidden_layers: int = field(default=4, metadata={"help": "its layers"})

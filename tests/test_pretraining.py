@@ -13,12 +13,14 @@ from test_swap import roberta
 from transformers import AutoTokenizer, DebertaV2ForMaskedLM, PreTrainedTokenizerFast
 
 from glinerko.files import file_digest
+from glinerko.hub import load_extractor
 from glinerko.pretraining import (
     SPECIAL_TOKENS,
     MaskedLanguageModel,
     WholeWordCollator,
     cut_texts,
     encoder_config,
+    load_masked_language_model,
     word_piece_tokenizer,
 )
 from glinerko.swap import swap_encoder
@@ -138,6 +140,19 @@ def test_a_published_encoder_is_adapted_on_two_processes(small, pair, tmp_path):
     assert adapted.get_vocab() == load_encoder_tokenizer(pair[1]).get_vocab()
     swap_encoder(pair[0], tmp_path / "run" / "encoder")
     assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_encoder_of_a_gliner2_goes_on(pair):
+    model, tokenizer, new_head = load_masked_language_model(str(pair[0]))
+    encoder = load_extractor(pair[0]).encoder.eval()
+    ids = torch.tensor([[5, 6, 7]])
+    mask = torch.ones_like(ids)
+    with torch.no_grad():
+        states = model.eval().deberta(ids, attention_mask=mask).last_hidden_state
+        torch.testing.assert_close(states, encoder(ids, attention_mask=mask).last_hidden_state)
+        logits = model(ids, attention_mask=mask).logits
+    assert new_head
+    assert tokenizer.mask_token_id < logits.shape[-1]
 
 
 def test_what_cannot_be_trained_is_one_line(pair, tmp_path):

@@ -52,7 +52,7 @@ def test_klue_sentences_gazetteers_and_labelled_sentences_become_text_and_docume
     command += ["--gazetteer", f"Procedure={tmp_path / 'names.json'}", "--labelled_file", labelled, "--lists", "1"]
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
     text = (tmp_path / "made" / "text.txt").read_text(encoding="utf-8")
-    assert text == "경찰은 박씨\n김모\n도뇨-간헐적, 산소 흡입[1일당]\n"
+    assert text == "경찰은 박씨\n김모\n당뇨병과 당뇨병.\n도뇨-간헐적, 산소 흡입[1일당]\n"
     rows, _ = load_rows(str(tmp_path / "made" / "related.jsonl"))
     klue, sample, names = map(Example.from_row, rows)
     assert klue.text == "경찰은 박씨\n김모"

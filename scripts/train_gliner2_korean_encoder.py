@@ -255,6 +255,8 @@ def main() -> None:
     # 2. The swap.
     if model_args.lora and model_args.korean_encoder.lower() != "none":
         raise GlinerkoError("--lora trains the base model as it is: pass --korean_encoder none with it")
+    if args.weight_averaging < 0:
+        raise GlinerkoError(f"--weight_averaging must be 0 or more, got {args.weight_averaging:g}")
     if args.weight_averaging and accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise GlinerkoError("--weight_averaging: not under DeepSpeed, which steps on weights of its own; FSDP does it")
     encoder = None if model_args.korean_encoder.lower() == "none" else model_args.korean_encoder

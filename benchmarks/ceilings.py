@@ -10,14 +10,12 @@ mentions of --train_file, of the names that gazetteers list under "entries", and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from glinerko.cli import make_console, parse_arguments, quieten, run
-from glinerko.data import Example, Mention, Span, load_rows
-from glinerko.errors import DataError
+from glinerko.data import Example, Mention, Span, load_rows, read_gazetteer
 from glinerko.files import write_json
 from glinerko.hub import load_extractor
 from glinerko.metrics import Scores, match_dictionary, score_strings
@@ -74,27 +72,17 @@ def main() -> None:
         split = split_batch(load_word_splitter(name), texts)
         whole = [[(0, len(each))] for each in split]
         found |= {f"{name}, at most {width} words": ceiling(split, whole, width) for width in WIDTHS}
-    names = [entry for each in args.gazetteer for entry in read_gazetteer(each, schema.labels)]
+    names = [
+        Example(name, "", schema.labels, (Mention(label, name, ()),))
+        for label, names in map(read_gazetteer, args.gazetteer)
+        for name in names
+    ]
     found["dictionary of training mentions"] = dictionary(training)
     if names:
         found |= {"gazetteers": dictionary(names), "both": dictionary(training + names)}
     make_console().print(score_table(f"string F1, {len(examples)} documents", found, list(schema.labels)))
     result = {"arguments": vars(args), **{name: scores.to_dict() for name, scores in found.items()}}
     write_json(Path(args.output_file), result)
-
-
-def read_gazetteer(argument: str, labels: tuple[str, ...]) -> list[Example]:
-    """The names of ``label=file.json``, each as a training document would have it.
-
-    Raises:
-        DataError: it is none, or of another form.
-    """
-    label, _, file = argument.partition("=")
-    try:
-        names = json.loads(Path(file).read_text(encoding="utf-8"))["entries"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f'--gazetteer {argument}: expected label=file.json with "entries"') from error
-    return [Example(name, "", labels, (Mention(label, name, ()),)) for name in names]
 
 
 if __name__ == "__main__":

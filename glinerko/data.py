@@ -221,6 +221,19 @@ def read_texts(file: str | None) -> tuple[list[str], list[str]]:
     return ids, texts
 
 
+def read_gazetteer(argument: str) -> tuple[str, list[str]]:
+    """The label and the names of ``label=file.json``, a JSON object that has the names under ``entries``.
+
+    Raises:
+        DataError: it is none, or of another form.
+    """
+    label, _, file = argument.partition("=")
+    try:
+        return label, list(json.loads(Path(file).read_text(encoding="utf-8"))["entries"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f'{argument}: expected label=file.json with "entries" ({first_line(error)})') from error
+
+
 def rows_from_texts(texts: Sequence[str], ids: Sequence[str]) -> Dataset:
     """Rows of texts without gold, to be predicted."""
     rows = [{**_empty_row(), "id": identifier, "text": text} for identifier, text in zip(ids, texts, strict=True)]

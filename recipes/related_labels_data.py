@@ -18,7 +18,9 @@ import random
 import re
 from pathlib import Path
 
-from glinerko.data import Example, load_rows
+from glinerko.cli import run
+from glinerko.data import Example, load_rows, read_gazetteer
+from glinerko.errors import DataError, first_line
 
 DESCRIPTIONS = {
     "PS": "사람 이름",
@@ -36,13 +38,23 @@ Mention = tuple[str, int, int]  # label, start, end
 
 
 def read_klue(path: Path) -> list[tuple[str, list[Mention]]]:
-    """The sentences of a file of ``CHARACTER<TAB>TAG`` lines, tags in BIO, and their mentions in character offsets."""
+    """The sentences of a file of ``CHARACTER<TAB>TAG`` lines, tags in BIO, and their mentions in character offsets.
+
+    Raises:
+        DataError: with file, line and reason.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({first_line(error)})") from error
     sentences, text, mentions = [], "", []
-    for line in [*path.read_text(encoding="utf-8").splitlines(), ""]:
+    for number, line in enumerate([*lines, ""], 1):
         if line.startswith("##"):
             continue
         if line:
-            character, tag = line.split("\t")
+            character, _, tag = line.partition("\t")
+            if not tag.startswith(("B-", "I-", "O")) or (tag.startswith("I-") and not mentions):
+                raise DataError(f"{path}, line {number}: expected CHARACTER<TAB>TAG, tags in BIO")
             if tag.startswith("B-"):
                 mentions.append((tag[2:], len(text), len(text) + 1))
             elif tag.startswith("I-"):
@@ -67,28 +79,23 @@ def join(parts: list[tuple[str, list[Mention]]], separator: str, labels: list[st
     return {"text": text, "entities": entities, "entity_descriptions": DESCRIPTIONS}
 
 
-def read_gazetteer(argument: str) -> tuple[str, list[str]]:
-    """The label and the names of ``label=file.json``."""
-    label, _, path = argument.partition("=")
-    return label, list(json.loads(Path(path).read_text(encoding="utf-8"))["entries"])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output_dir", type=Path, help="where the two files go")
     parser.add_argument("--klue_file", type=Path, required=True, help="a KLUE-NER file")
     parser.add_argument("--sentences", type=int, default=3000, help="of it, from its start (default: 3000)")
-    parser.add_argument("--gazetteer", type=read_gazetteer, nargs="*", default=[], help="label=file.json")
+    parser.add_argument("--gazetteer", nargs="*", default=[], help="label=file.json")
     parser.add_argument("--labelled_file", default=None, help="JSON lines, as the training script reads them")
     parser.add_argument("--lists", type=int, default=600, help="of names (default: 600)")
     args = parser.parse_args()
+    gazetteers = [read_gazetteer(each) for each in args.gazetteer]
     sentences = read_klue(args.klue_file)[: args.sentences]
-    heads = {(HEAD.match(name)[0].strip(), label) for label, names in args.gazetteer for name in names}
+    heads = {(HEAD.match(name)[0].strip(), label) for label, names in gazetteers for name in names}
     names = [(name, [(label, 0, len(name))]) for name, label in sorted(heads) if len(name) > 1]
     mentions = [
         (text[start:end], [(label, 0, end - start)]) for text, found in sentences for label, start, end in found
     ]
-    entries = [name for _, names in args.gazetteer for name in names]
+    entries = [name for _, names in gazetteers for name in names]
     examples = [Example.from_row(row) for row in load_rows(args.labelled_file)[0]] if args.labelled_file else []
     labelled = [
         (each.text, [(label, start, end) for start, end, label in sorted(each.gold_spans)]) for each in examples
@@ -96,7 +103,7 @@ def main() -> None:
     lines = [text for text, _ in sentences + labelled]
     lines += [", ".join(entries[start : start + 20]) for start in range(0, len(entries), 20)]
     own = {label: None for each in examples for label in each.labels}
-    labels = list({**DESCRIPTIONS, **{label: None for label, _ in args.gazetteer}, **own})
+    labels = list({**DESCRIPTIONS, **{label: None for label, _ in gazetteers}, **own})
     rows = [join(sentences[start : start + 4], "\n", labels) for start in range(0, len(sentences), 4)]
     rows += [join(labelled[start : start + 8], "\n", labels) for start in range(0, len(labelled), 8)]
     draw = random.Random(42)
@@ -114,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

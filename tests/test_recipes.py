@@ -12,7 +12,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from glinerko.data import Example, load_rows
+from glinerko.data import Example, load_rows, read_gazetteer
+from glinerko.errors import DataError
 
 KLUE = """## a comment
 ## klue-ner-v1_dev_00000\t<경찰:OG>은 <박:PS>씨
@@ -61,3 +62,27 @@ def test_klue_sentences_gazetteers_and_labelled_sentences_become_text_and_docume
     assert (sample.text, sample.gold_spans) == ("당뇨병과 당뇨병.", {(0, 3, "Disease"), (5, 8, "Disease")})
     assert sorted(names.text.split(", ")) == ["경찰", "김", "도뇨", "박", "산소 흡입"]
     assert names.gold_strings >= {("도뇨", "Procedure"), ("산소 흡입", "Procedure"), ("김", "PS")}
+
+
+@pytest.mark.parametrize("content", ["캐릭터", "가\tX", "가\tI-PS"])
+def test_a_klue_file_of_another_form_is_refused_with_its_line(content, tmp_path):
+    (tmp_path / "klue.tsv").write_text(f"## 머리\n{content}\n", encoding="utf-8")
+    command = [
+        sys.executable,
+        "recipes/related_labels_data.py",
+        tmp_path / "made",
+        "--klue_file",
+        tmp_path / "klue.tsv",
+    ]
+    ended = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "klue.tsv, line 2: expected CHARACTER<TAB>TAG" in ended.stderr
+
+
+@pytest.mark.parametrize("content", [None, "[]", "{}"])
+def test_a_gazetteer_of_another_form_is_refused(content, tmp_path):
+    file = tmp_path / "names.json"
+    if content:
+        file.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match="expected label=file"):
+        read_gazetteer(f"Procedure={file}")

@@ -12,7 +12,7 @@ from nervaluate import Evaluator
 from numpy.typing import ArrayLike
 
 from glinerko.data import Example, Span
-from glinerko.significance import compare_f1, f1_interval
+from glinerko.significance import compare_f1, difference_error, f1_interval
 
 #: The thresholds of a sweep: 0.05, 0.10 ... 0.95.
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -178,10 +178,19 @@ def sweep(
 
 
 def best_threshold(scores: dict[float, Scores]) -> float:
-    """The threshold of the highest overall F1; the middle one of several equals, which is the safest of them."""
-    top = max(score.overall.f1 for score in scores.values())
-    equals = [threshold for threshold, score in scores.items() if score.overall.f1 == top]
-    return equals[len(equals) // 2]
+    """The threshold nearest to 0.5 whose overall F1 is within one standard error of the highest.
+
+    The rule of Breiman et al. (1984): on a few dozen documents the F1 is all but flat over many thresholds, and the
+    highest of them stands as often as not at one that other documents pay for.
+    """
+    counts = {threshold: score.counts.sum(axis=1) for threshold, score in scores.items()}
+    top = max(scores, key=lambda threshold: scores[threshold].overall.f1)
+
+    def is_as_good(threshold: float) -> bool:
+        behind = scores[top].overall.f1 - scores[threshold].overall.f1
+        return behind <= difference_error(counts[top], counts[threshold])
+
+    return min(filter(is_as_good, scores), key=lambda threshold: abs(threshold - 0.5))
 
 
 def compare_scores(models: Sequence[tuple[str, float | None, Scores]]) -> list[dict[str, Any]]:

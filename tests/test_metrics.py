@@ -17,7 +17,7 @@ from glinerko.metrics import (
     sweep,
 )
 from glinerko.prediction import Predictions
-from glinerko.significance import compare_f1, f1_interval, micro_f1
+from glinerko.significance import compare_f1, difference_error, f1_interval, micro_f1
 
 LABELS = ("Disease", "Drug")
 #       0123456789012345
@@ -70,7 +70,28 @@ def test_sweep_and_best_threshold():
     found = [[Span(0, 1, "Disease", 0.6), Span(3, 5, "Disease", 0.3)]]
     scores = sweep("span_f1", [gold], Predictions(found).at_threshold, LABELS, [0.2, 0.4, 0.5, 0.6, 0.7])
     assert [round(s.overall.f1, 3) for s in scores.values()] == [0.667, 1.0, 1.0, 1.0, 0.0]
-    assert best_threshold(scores) == 0.5  # the middle of those that tie
+    assert best_threshold(scores) == 0.5  # the nearest to 0.5 of those that tie
+
+
+@pytest.mark.parametrize(("sure", "expected"), [(6, 0.5), (12, 0.7)])
+def test_best_threshold_leaves_one_half_where_more_than_chance_speaks_for_another(sure, expected):
+    """At 0.7 some of 20 documents lose a wrong span and four lose a right one."""
+    gold = example(Mention("Disease", "암", ((0, 1),)))
+    wrong = [Span(0, 1, "Disease", 0.9), Span(3, 5, "Disease", 0.6)]
+    found = [wrong] * sure + [[Span(0, 1, "Disease", 0.6)]] * 4 + [[Span(0, 1, "Disease", 0.9)]] * (16 - sure)
+    scores = sweep("span_f1", [gold] * 20, Predictions(found).at_threshold, LABELS, [0.5, 0.7])
+    assert scores[0.7].overall.f1 > scores[0.5].overall.f1
+    assert best_threshold(scores) == expected
+
+
+def test_the_standard_error_of_a_difference_is_that_of_a_bootstrap():
+    draw = np.random.default_rng(0)
+    gold = draw.integers(1, 12, 200)
+    first, second = (np.stack([draw.binomial(gold, share), gold + 1, gold], axis=-1) for share in (0.6, 0.5))
+    chosen = draw.integers(0, 200, (4000, 200))
+    differences = micro_f1(first[chosen]) - micro_f1(second[chosen])
+    assert difference_error(first, second) == pytest.approx(differences.std(), rel=0.05)
+    assert difference_error(first, first) == 0.0
 
 
 @given(

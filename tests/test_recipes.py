@@ -38,20 +38,19 @@ def test_a_recipe_names_options_that_its_scripts_have(recipe, monkeypatch):
             assert options.keys() <= {field.name for each in classes for field in fields(each)}
 
 
+def make_related(directory, *more):
+    script = [sys.executable, "recipes/related_labels_data.py", directory / "made"]
+    command = [*script, "--klue_file", directory / "klue.tsv", *more]
+    return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+
+
 def test_klue_sentences_gazetteers_and_labelled_sentences_become_text_and_documents(tmp_path, write_rows):
     (tmp_path / "klue.tsv").write_text(KLUE, encoding="utf-8")
     entries = {name: {} for name in ("도뇨-간헐적", "산소 흡입[1일당]")}
     (tmp_path / "names.json").write_text(json.dumps({"entries": entries}), encoding="utf-8")
     labelled = write_rows({"text": "당뇨병과 당뇨병.", "entities": {"Disease": ["당뇨병"]}})
-    command = [
-        sys.executable,
-        "recipes/related_labels_data.py",
-        tmp_path / "made",
-        "--klue_file",
-        tmp_path / "klue.tsv",
-    ]
-    command += ["--gazetteer", f"Procedure={tmp_path / 'names.json'}", "--labelled_file", labelled, "--lists", "1"]
-    subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
+    more = ["--gazetteer", f"Procedure={tmp_path / 'names.json'}", "--labelled_file", labelled, "--lists", "1"]
+    assert make_related(tmp_path, *more).returncode == 0
     text = (tmp_path / "made" / "text.txt").read_text(encoding="utf-8")
     assert text == "경찰은 박씨\n김모\n당뇨병과 당뇨병.\n도뇨-간헐적, 산소 흡입[1일당]\n"
     rows, _ = load_rows(str(tmp_path / "made" / "related.jsonl"))
@@ -67,14 +66,7 @@ def test_klue_sentences_gazetteers_and_labelled_sentences_become_text_and_docume
 @pytest.mark.parametrize("content", ["캐릭터", "가\tX", "가\tI-PS"])
 def test_a_klue_file_of_another_form_is_refused_with_its_line(content, tmp_path):
     (tmp_path / "klue.tsv").write_text(f"## 머리\n{content}\n", encoding="utf-8")
-    command = [
-        sys.executable,
-        "recipes/related_labels_data.py",
-        tmp_path / "made",
-        "--klue_file",
-        tmp_path / "klue.tsv",
-    ]
-    ended = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    ended = make_related(tmp_path)
     assert ended.returncode == 2
     assert "klue.tsv, line 2: expected CHARACTER<TAB>TAG" in ended.stderr
 

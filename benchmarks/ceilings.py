@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from glinerko.cli import make_console, parse_arguments, quieten, run
-from glinerko.data import Example, Mention, Span, load_rows, read_gazetteer
+from glinerko.data import Example, Mention, load_rows, read_gazetteer
 from glinerko.files import write_json
 from glinerko.hub import load_extractor
 from glinerko.metrics import Scores, match_dictionary, score_strings
 from glinerko.reports import score_table
-from glinerko.targets import Outcome, annotate, classify_spans
+from glinerko.targets import annotate, classify_spans, perfect_spans
 from glinerko.words import load_word_splitter, split_batch
 
 WIDTHS, SPLITTERS = (8, 12), ("korean", "kiwi", "whitespace", "char")
@@ -51,12 +51,7 @@ def main() -> None:
 
     def ceiling(words: Sequence, windows: Sequence, width: int) -> Scores:
         perfect = [
-            [
-                Span(*span, mention.label, 1.0)
-                for mention, outcomes in zip(example.mentions, classify_spans(example, *each, width), strict=True)
-                for span, outcome in zip(mention.spans, outcomes, strict=True)
-                if outcome is Outcome.TARGET
-            ]
+            perfect_spans(example, classify_spans(example, *each, width))
             for example, *each in zip(examples, words, windows, strict=True)
         ]
         return score_strings(examples, perfect, schema.labels)

@@ -183,6 +183,20 @@ def span_outcomes(row: Mapping[str, Any]) -> dict[tuple[int, int, str], str]:
     }
 
 
+def perfect_spans(example: Example, outcomes: Sequence[Sequence[str]]) -> list[Span]:
+    """What a perfect model finds of ``example``: the spans that are targets, with score 1.
+
+    Args:
+        outcomes: Of each span of each mention, as :func:`classify_spans` gives them.
+    """
+    return [
+        Span(*span, mention.label, 1.0)
+        for mention, results in zip(example.mentions, outcomes, strict=True)
+        for span, outcome in zip(mention.spans, results, strict=True)
+        if outcome == Outcome.TARGET
+    ]
+
+
 def training_windows(annotated: Dataset, schema: LabelSchema) -> Dataset:
     """One row a window: ``text``, ``words``, ``labels``, ``targets`` and the ``id`` of the document it is from."""
 

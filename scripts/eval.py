@@ -49,7 +49,7 @@ from glinerko.page import render_page
 from glinerko.plots import error_plot, label_plot, precision_recall_plot, save_plots, threshold_plot
 from glinerko.prediction import Predictions, predict_on_all_processes, predict_spans
 from glinerko.reports import as_markdown, comparison_table, data_table, error_table, score_table, target_table
-from glinerko.targets import Outcome, annotate, report_data, span_outcomes
+from glinerko.targets import annotate, perfect_spans, report_data, span_outcomes
 from glinerko.words import KoreanWordSplitter
 
 DATA = Path(__file__).parents[1] / "data"
@@ -286,8 +286,7 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
 def score_ceiling(ours: Evaluation) -> dict[str, Scores]:
     """What a perfect model would score with this splitter, width and window."""
     perfect = [
-        [Span(*key, score=1.0) for key, outcome in span_outcomes(row).items() if outcome == Outcome.TARGET.value]
-        for row in ours.annotated
+        perfect_spans(example, row["outcomes"]) for example, row in zip(ours.examples, ours.annotated, strict=True)
     ]
     return {metric: function(ours.examples, perfect, ours.schema.labels) for metric, function in METRICS.items()}
 

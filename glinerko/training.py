@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -335,21 +335,24 @@ def freeze_unused(model: KoreanSpanExtractor, batch: PreprocessedBatch) -> list[
     On entity data that is the classification head; an encoder may bring a pooler. The step is not taken.
 
     Returns:
-        The modules they are in, for example ``["classifier"]``.
+        The modules of which nothing is trained, the largest ones, for example ``["classifier"]``.
     """
     model.train()
     outputs = model(batch)
     check_step(outputs, model, batch, [])
     outputs["total_loss"].backward()
-    unused = [
-        (name, parameter)
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and parameter.grad is None
-    ]
-    for _, parameter in unused:
-        parameter.requires_grad_(False)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    unused = {name for name, parameter in trained.items() if parameter.grad is None}
+    for name in unused:
+        trained[name].requires_grad_(False)
     model.zero_grad()
-    return sorted({".".join(name.split(".")[: 2 if name.startswith("encoder.") else 1]) for name, _ in unused})
+
+    def largest(name: str) -> str:
+        """The largest module around a parameter of which nothing is trained."""
+        modules = list(accumulate(name.split("."), "{}.{}".format))
+        return next(m for m in modules if unused >= {other for other in trained if f"{other}.".startswith(f"{m}.")})
+
+    return sorted(set(map(largest, unused)))
 
 
 def window_lengths(windows: Dataset) -> np.ndarray:

@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import train_gliner2_korean_encoder as training
 
 from glinerko.cli import run
-from glinerko.data import Example, read_gazetteer
+from glinerko.data import Example, label_schema, read_gazetteer
+from glinerko.errors import DataError
 from glinerko.rows import parse_row
 
 HEAD = re.compile(r"[^-(\[_]*")  # of a price list's entry: what is done, without where and how
@@ -49,6 +50,8 @@ def main() -> None:
     sys.argv[1:] = flags
     cross_entropy, cut, load = F.binary_cross_entropy_with_logits, training.training_windows, training.load_data
     names = dict(map(read_gazetteer, args.gazetteer))
+    if args.alteration == "replace" and not names:
+        parser.error("replace needs a --gazetteer")
 
     def focal(scores, targets, reduction):
         loss = cross_entropy(scores, targets, reduction=reduction)
@@ -70,7 +73,14 @@ def main() -> None:
 
 
 def replace_mentions(rows: Dataset, names: dict[str, list[str]], share: float, seed: int) -> Dataset:
-    """``rows`` where a ``share`` of the spans of the labels in ``names``, those that overlap no other, are a name."""
+    """``rows`` where a ``share`` of the spans of the labels in ``names``, those that overlap no other, are a name.
+
+    Raises:
+        DataError: no row has a label of ``names``.
+    """
+    unknown = names.keys() - set(label_schema(rows).labels)
+    if unknown:
+        raise DataError(f"--gazetteer: the documents have no label {', '.join(sorted(unknown))}")
     draw = random.Random(seed)
     heads = {(label, HEAD.match(name)[0].strip()) for label, found in names.items() for name in found}
     choices: dict[tuple[str, bool], list[str]] = {}

@@ -33,7 +33,6 @@ import train_gliner2_korean_encoder as training
 from glinerko.cli import run
 from glinerko.data import Example, label_schema, read_gazetteer
 from glinerko.errors import DataError
-from glinerko.rows import parse_row
 
 HEAD = re.compile(r"[^-(\[_]*")  # of a price list's entry: what is done, without where and how
 
@@ -90,7 +89,7 @@ def replace_mentions(rows: Dataset, names: dict[str, list[str]], share: float, s
     result = []
     for row in rows:
         example = Example.from_row(row)
-        text, position, entities = "", 0, {label: [] for label in example.labels}
+        text, position, mentions = "", 0, []
         spans = sorted(example.gold_spans)
         for start, end, label in spans:
             mention, begin = example.text[start:end], start + len(text) - position
@@ -100,10 +99,9 @@ def replace_mentions(rows: Dataset, names: dict[str, list[str]], share: float, s
                 mention = draw.choice(group)
                 text += example.text[position:start] + mention
                 position = end
-            entities[label].append({"text": mention, "start": begin, "end": begin + len(mention)})
-        descriptions = {entry["label"]: entry["description"] for entry in row["descriptions"]}
-        raw = {"text": text + example.text[position:], "entities": entities, "entity_descriptions": descriptions}
-        result.append({**row, **parse_row(raw, example.id)})
+            where = {"start": begin, "end": begin + len(mention)}
+            mentions.append({"label": label, "text": mention, "spans": [where]})
+        result.append({**row, "text": text + example.text[position:], "mentions": mentions})
     return Dataset.from_list(result, features=rows.features)
 
 

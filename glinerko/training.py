@@ -346,11 +346,12 @@ def freeze_unused(model: KoreanSpanExtractor, batch: PreprocessedBatch) -> list[
     for name in unused:
         trained[name].requires_grad_(False)
     model.zero_grad()
+    rest = trained.keys() - unused
 
     def largest(name: str) -> str:
         """The largest module around a parameter of which nothing is trained."""
-        modules = list(accumulate(name.split("."), "{}.{}".format))
-        return next(m for m in modules if unused >= {other for other in trained if f"{other}.".startswith(f"{m}.")})
+        modules = accumulate(name.split("."), "{}.{}".format)
+        return next(m for m in modules if not any(f"{other}.".startswith(f"{m}.") for other in rest))
 
     return sorted(set(map(largest, unused)))
 

@@ -1,10 +1,11 @@
-"""What more documents cost in time and memory, from 1,000 to 100,000.
+"""Time and memory of the training script for 1,000 to 100,000 documents.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --sizes 1000 10000
 
-Each size is a run of the training script in a process of its own, on documents that the generator of the sample corpus
-makes: reading, swap, words, windows, reports, a trial of everything, and a few steps. The documents are short.
+Each size is one run of the training script in a new process: it reads the documents, swaps the encoder, makes words and
+windows, writes reports, tries every stage once, and trains a few steps. The documents are short; the generator of the
+sample corpus makes them.
 """
 
 from __future__ import annotations
@@ -20,25 +21,26 @@ from pathlib import Path
 
 import psutil
 
-from glinerko.cli import make_console, parse_arguments, quieten, run
-from glinerko.data import load_rows
-from glinerko.errors import GlinerkoError
-from glinerko.files import write_json
-from glinerko.starter import TINY, build_starter_pair
+from glinerko.cli import make_console, parse_arguments, run, set_log_levels
+from glinerko.common import GlinerkoError, write_json
+from glinerko.corpus.reading import load_rows
+from glinerko.training.starter import TINY, build_starter_pair
 
 ROOT = Path(__file__).parents[1]
 
 
 @dataclass
 class Arguments:
-    sizes: list[int] = field(default_factory=lambda: [1_000, 10_000, 100_000], metadata={"help": "documents"})
+    sizes: list[int] = field(
+        default_factory=lambda: [1_000, 10_000, 100_000], metadata={"help": "numbers of documents, one for each run"}
+    )
     steps: int = field(default=20, metadata={"help": "training steps of each run"})
-    output_file: str = field(default="outputs/benchmarks/scale.json", metadata={"help": "where the figures go"})
+    output_file: str = field(default="outputs/benchmarks/scale.json", metadata={"help": "file for the figures"})
 
 
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
-    quieten(is_main_process=False)
+    set_log_levels(is_main_process=False)
     console = make_console()
     figures = []
     with tempfile.TemporaryDirectory() as name:
@@ -49,31 +51,31 @@ def main() -> None:
             files = directory / f"{size}"
             command = [sys.executable, ROOT / "data/sample/make_sample.py", "--train", size, "--output_dir", files]
             subprocess.run([*map(str, command)], check=True, capture_output=True)
-            run_of = measure(files, pair, args.steps)
-            figures.append({"documents": size, **run_of})
+            measured = measure(files, pair, args.steps)
+            figures.append({"documents": size, **measured})
             console.print(
-                f"{size:9,} documents: {run_of['seconds']:7.1f} s, at most {run_of['anonymous_memory_gb']:.2f} GB "
-                "beside mapped files",
+                f"{size:9,} documents: {measured['seconds']:7.1f} s, at most {measured['anonymous_memory_gb']:.2f} GB "
+                "without mapped files",
                 highlight=False,
             )
-    # The smallest run stands for what does not depend on the documents.
+    # The difference between two sizes leaves out what does not depend on the number of documents.
     for smaller, larger in pairwise(figures):
         more = larger["documents"] - smaller["documents"]
         larger["milliseconds_per_document"] = 1000 * (larger["seconds"] - smaller["seconds"]) / more
         larger["kilobytes_per_document"] = 1e6 * (larger["anonymous_memory_gb"] - smaller["anonymous_memory_gb"]) / more
         console.print(
             f"{smaller['documents']:,} to {larger['documents']:,}: {larger['milliseconds_per_document']:.2f} ms and "
-            f"{larger['kilobytes_per_document']:.2f} kB for each document more",
+            f"{larger['kilobytes_per_document']:.2f} kB for each further document",
             highlight=False,
         )
     write_json(Path(args.output_file), {"steps": args.steps, "runs": figures})
 
 
 def measure(files: Path, pair: tuple[Path, Path], steps: int) -> dict[str, float]:
-    """Seconds of a run of the training script from its start to its end, and its most anonymous memory.
+    """The seconds that a run of the training script takes, and its peak of anonymous memory.
 
     Raises:
-        GlinerkoError: it failed.
+        GlinerkoError: the run failed.
     """
     options = {
         "base_model": pair[0],
@@ -85,23 +87,22 @@ def measure(files: Path, pair: tuple[Path, Path], steps: int) -> dict[str, float
         "checkpointing_steps": "no",
     }
     flags = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-    begin, most = time.perf_counter(), 0
+    begin, peak = time.perf_counter(), 0
     with (files / "log").open("w") as log:
-        # A cache of its own, so that nothing is found there from a run before.
         process = psutil.Popen(
             [sys.executable, str(ROOT / "scripts" / "train_gliner2_korean_encoder.py"), *flags],
             stdout=log,
             stderr=log,
-            env={**os.environ, "HF_DATASETS_CACHE": str(files / "cache")},
+            env={**os.environ, "HF_DATASETS_CACHE": str(files / "cache")},  # empty: earlier runs must not save time
         )
         while process.poll() is None:
             memory = process.memory_info()
-            most = max(most, memory.rss - memory.shared)
+            peak = max(peak, memory.rss - memory.shared)
             time.sleep(0.1)
     if process.returncode:
         last = (files / "log").read_text(encoding="utf-8").splitlines()[-1]
         raise GlinerkoError(f"the run on {files.name} documents ended with status {process.returncode}: {last}")
-    return {"seconds": time.perf_counter() - begin, "anonymous_memory_gb": most / 1e9}
+    return {"seconds": time.perf_counter() - begin, "anonymous_memory_gb": peak / 1e9}
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""Where a training step goes, and how much of the device's matrix rate it uses.
+"""Time of each part of a training step, and the share of the device's matrix speed that the step reaches.
 
     python benchmarks/step_anatomy.py --train_file train.jsonl
     python benchmarks/step_anatomy.py --train_file train.jsonl --base_model fastino/gliner2-base-v1 \\
         --korean_encoder team-lucid/deberta-v3-base-korean --mixed_precision bf16 --batch_size 32
 
-Our step as benchmarks/train_throughput.py times it, cut into its parts; on a GPU each part waits for the device, and
-so the whole takes a little longer than in training. Model FLOPs are those of eager attention on the pieces without
-padding, forward and backward, counted by torch; the device's rate is that of a large square matrix product, measured
-in the run.
+The step is our step of benchmarks/train_throughput.py. On a GPU each part waits for the device, so the whole step is a
+little slower than in training. torch counts the model FLOPs, forward and backward, for eager attention and without
+padding. The matrix speed is that of a large square matrix product, measured in the same run.
 """
 
 from __future__ import annotations
@@ -21,44 +20,38 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from datasets import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from train_throughput import Arguments as ThroughputArguments
 from train_throughput import Ours, make_model
 
-from glinerko.cli import make_console, parse_arguments, quieten, run
-from glinerko.errors import GlinerkoError
-from glinerko.files import write_json
-from glinerko.training import WindowCollator
+from glinerko.cli import make_console, parse_arguments, run, set_log_levels
+from glinerko.common import GlinerkoError, write_json
+from glinerko.training.batches import WindowCollator
 
 PARTS = ("collation", "transfer", "encoder forward", "heads forward", "backward", "clipping and optimizer")
 
 
 @dataclass
 class Arguments(ThroughputArguments):
-    steps: int = field(default=8, metadata={"help": "steps that are timed, after two that are not"})
-    output_file: str = field(default="outputs/benchmarks/step_anatomy.json", metadata={"help": "the figures"})
+    steps: int = field(default=8, metadata={"help": "number of timed steps, after two that are not timed"})
+    output_file: str = field(default="outputs/benchmarks/step_anatomy.json", metadata={"help": "file for the figures"})
 
 
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
-    quieten(is_main_process=False)
+    set_log_levels(is_main_process=False)
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=args.mixed_precision)
     with tempfile.TemporaryDirectory() as directory:
         model, rows, schema = make_model(args, Path(directory))
-    batches = [
-        list(rows.select(range(start, start + args.batch_size)))
-        for start in range(0, min(len(rows), (2 + args.steps) * args.batch_size), args.batch_size)
-    ]
-    if len(batches) < 2 + args.steps or len(batches[-1]) < args.batch_size:
-        raise GlinerkoError(f"{args.train_file}: too few windows for {2 + args.steps} steps: lower --steps")
+    batches = make_batches(rows, args)
     collator = WindowCollator(model.processor, schema)
     flops = sum(count_flops(model, collator, batch) for batch in batches[2:])
     ours = Ours(model, rows, schema, args, accelerator)
-    seconds = take_apart(ours, collator, batches, accelerator)
+    seconds = time_parts(ours, collator, batches, accelerator)
     total = sum(seconds.values())
     rate = matrix_rate(accelerator)
-    pieces = [collator(batch)["batch"].attention_mask for batch in batches[2:]]
-    padding = 1 - sum(int(mask.sum()) for mask in pieces) / sum(mask.numel() for mask in pieces)
+    masks = [collator(batch)["batch"].attention_mask for batch in batches[2:]]
     result = {
         "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else str(accelerator.device),
         "threads": torch.get_num_threads(),
@@ -66,32 +59,32 @@ def main() -> None:
         "attention": ours.attention,
         "batch_size": args.batch_size,
         "shares": {part: seconds[part] / total for part in PARTS},
-        "padding_share": padding,
+        "padding_share": 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks),
         "model_flops_per_step": flops / args.steps,
         "model_flops_per_second": flops / total,
         "matrix_flops_per_second": rate,
         "share_of_matrix_rate": flops / total / rate,
     }
-    console = make_console()
-    console.print(
-        f"{args.steps} steps of {args.batch_size} windows on {result['device']}, {result['threads']} threads, "
-        f"precision {args.mixed_precision}, attention {ours.attention}",
-        highlight=False,
-    )
-    for part in PARTS:
-        console.print(f"  {part:24} {seconds[part] / total:6.1%}", highlight=False)
-    console.print(
-        f"  padding is {padding:.1%} of a batch; {flops / args.steps / 1e9:,.1f} GFLOP a step, "
-        f"{result['share_of_matrix_rate']:.1%} of the measured matrix rate of {rate / 1e12:,.2f} TFLOP/s",
-        highlight=False,
-    )
+    print_result(result, args.steps)
     write_json(Path(args.output_file), result)
 
 
-def take_apart(ours: Ours, collator: WindowCollator, batches: list, accelerator: Accelerator) -> dict[str, float]:
-    """Seconds of each part over all batches but the first two."""
+def make_batches(rows: Dataset, args: Arguments) -> list[list[dict]]:
+    """The windows of each step, the two steps before the timed ones included.
+
+    Raises:
+        GlinerkoError: there are too few windows.
+    """
+    size, steps = args.batch_size, 2 + args.steps
+    if len(rows) < steps * size:
+        raise GlinerkoError(f"{args.train_file}: too few windows for {steps} steps: lower --steps")
+    return [list(rows.select(range(start, start + size))) for start in range(0, steps * size, size)]
+
+
+def time_parts(ours: Ours, collator: WindowCollator, batches: list, accelerator: Accelerator) -> dict[str, float]:
+    """The seconds of each part, summed over all batches except the first two."""
     seconds: dict[str, float] = defaultdict(float)
-    inside: list[float] = []  # when the encoder began and ended
+    inside: list[float] = []  # start and end of the encoder's forward pass
     extractor = accelerator.unwrap_model(ours.model)
     extractor.encoder.register_forward_pre_hook(lambda *_: inside.append(clock()))
     extractor.encoder.register_forward_hook(lambda *_: inside.append(clock()))
@@ -127,7 +120,7 @@ def take_apart(ours: Ours, collator: WindowCollator, batches: list, accelerator:
 
 
 def count_flops(model: torch.nn.Module, collator: WindowCollator, rows: list) -> int:
-    """Of a forward and a backward pass, window by window, so that padding does not count."""
+    """The FLOPs of a forward and a backward pass. Each window is a batch of its own, so padding is not counted."""
     model.train()
     with FlopCounterMode(display=False) as counter:
         for row in rows:
@@ -137,7 +130,7 @@ def count_flops(model: torch.nn.Module, collator: WindowCollator, rows: list) ->
 
 
 def matrix_rate(accelerator: Accelerator, rounds: int = 10) -> float:
-    """FLOP a second of a large matrix product in the precision of the run."""
+    """The FLOPs per second of a large matrix product in the precision of the run."""
     on_gpu = accelerator.device.type == "cuda"
     size = 8192 if on_gpu else 2048
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
@@ -150,6 +143,18 @@ def matrix_rate(accelerator: Accelerator, rounds: int = 10) -> float:
             torch.cuda.synchronize()
         rates.append(2 * size**3 / (time.perf_counter() - begin))
     return max(rates)
+
+
+def print_result(result: dict, steps: int) -> None:
+    shares = "".join(f"  {part:24} {share:6.1%}\n" for part, share in result["shares"].items())
+    make_console().print(
+        f"{steps} steps of {result['batch_size']} windows on {result['device']}, {result['threads']} threads, "
+        f"precision {result['precision']}, attention {result['attention']}\n{shares}"
+        f"  padding is {result['padding_share']:.1%} of a batch; {result['model_flops_per_step'] / 1e9:,.1f} GFLOP a "
+        f"step, {result['share_of_matrix_rate']:.1%} of the measured matrix speed of "
+        f"{result['matrix_flops_per_second'] / 1e12:,.2f} TFLOP/s",
+        highlight=False,
+    )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
-"""Cross-validate a recipe: for each fold of a corpus, train on the others and score on that one.
+"""Cross-validate a recipe: for each fold of a corpus, train on the other folds and score on this one.
 
     python scripts/cross_validate.py recipes/real_corpus.yaml --train_file train.jsonl --text_file notes.txt
     python scripts/cross_validate.py recipes/real_corpus.yaml --train_file train.jsonl --name whitespace \\
         --compare default -- --word_splitter whitespace
 
-A recipe is a YAML list of stages, each the name of a script of ours and its options; in a value, {fold} stands for the
-directory of the fold, {train} for its training documents, {dev} for its held-out ones, {text} and {related} for the
-files of --text_file and --related_file, {shared} for a directory of all folds. The first stages that name nothing of a
-fold are done once for all. Flags after -- go to the last stage, the training, whose output is OUTPUT_DIR/fold-N/NAME.
-A stage that was done with the same options is not done again, and one that was interrupted goes on, so that variants
-share what comes before the training. --jobs does several folds at a time, each with its share of the cores: on a CPU
-that is faster than one after the other. Threshold and epoch are chosen on validation documents drawn from the training
-side of each fold. The scores are those of all folds' held-out documents together, with 95 % bootstrap intervals over
-documents.
+A recipe is a YAML list of stages. A stage is the name of a script in scripts/ with the options of that script:
+- `output_dir` or `report_dir` is where the stage writes. The last stage is the training: it writes to
+  OUTPUT_DIR/fold-N/NAME and also gets the flags after --.
+- `resume_from_checkpoint: latest` says that the stage can resume; without it, an interrupted stage starts again.
+- Values can contain {fold} (directory of the fold), {train} (its training documents), {dev} (its held-out documents),
+  {text} and {related} (files of --text_file and --related_file) and {shared} (directory for all folds).
+
+The first stages without {fold}, {train} and {dev} run once for all folds. A stage that finished with the same options
+is not run again: variants share the stages before the training, and the same command continues after an interruption.
+With --jobs 2, two folds run at the same time and each gets half of the cores: on a CPU that is faster.
+
+The epoch and the threshold are chosen on validation documents from the training side of each fold. The scores are
+computed on the held-out documents of all folds together, with 95 % bootstrap intervals over documents.
 """
 
 from __future__ import annotations
@@ -25,103 +29,74 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
-from datasets import concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 
-from glinerko.cli import make_console, parse_arguments, quieten, run
-from glinerko.data import fold_rows, load_rows, write_rows
-from glinerko.errors import DataError, GlinerkoError, first_line
-from glinerko.files import file_digest, write_json
-from glinerko.metrics import METRICS, Scores, compare_scores
-from glinerko.reports import comparison_table, score_table
+from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
+from glinerko.common import DataError, GlinerkoError, file_digest, read_json, read_json_lines, read_yaml, write_json
+from glinerko.corpus.reading import fold_rows, load_rows, write_rows
+from glinerko.scoring.metrics import METRICS, Scores, compare_scores
+from glinerko.sharing.tables import comparison_table, score_table
+from glinerko.training.checkpoints import BEST, REPORT_COUNTS, REPORT_FIGURES
 
 SCRIPTS = Path(__file__).parent
 OF_A_FOLD = ("{fold}", "{train}", "{dev}")
+OUTPUTS = ("output_dir", "report_dir")
+RESUME = "resume_from_checkpoint"
+
+Stage = tuple[str, dict[str, Any]]
+"""Name of a script, and its options."""
 
 
 @dataclass
 class Arguments:
-    train_file: str = field(metadata={"help": "the labelled documents, JSON lines"})
-    text_file: list[str] = field(
-        default_factory=list, metadata={"help": "raw text to pre-train on, beside or before the training documents"}
-    )
-    related_file: list[str] = field(
-        default_factory=list, metadata={"help": "documents with other labels, for a recipe that trains on them first"}
-    )
-    output_dir: str = field(default="outputs/cross-validation", metadata={"help": "where everything goes"})
-    name: str = field(default="default", metadata={"help": "of this variant of the recipe"})
-    compare: list[str] | None = field(default=None, metadata={"help": "variants to compare with, done before"})
-    folds: int = field(default=5, metadata={"help": "parts of the corpus; identical texts stay together"})
-    only: list[int] | None = field(default=None, metadata={"help": "folds to do, from 0; all by default"})
-    jobs: int = field(default=1, metadata={"help": "folds at a time, each with its share of the cores"})
-    seed: int = field(default=42, metadata={"help": "of the folds"})
-    metric: str = field(default="string_f1", metadata={"help": "what is compared", "choices": list(METRICS)})
+    train_file: str = option(help="labelled documents, JSON lines")
+    text_file: list[str] = option([], "raw text for pre-training ({text})")
+    related_file: list[str] = option([], "documents with other labels to train on first ({related})")
+    output_dir: str = option("outputs/cross-validation", "output directory")
+    name: str = option("default", "name of this variant of the recipe")
+    compare: list[str] | None = option(None, "names of finished variants to compare with")
+    folds: int = option(5, "number of folds; identical texts stay in the same fold")
+    only: list[int] | None = option(None, "folds to run, counted from 0 (default: all)")
+    jobs: int = option(1, "number of folds that run at the same time")
+    seed: int = option(42, "random seed of the folds")
+    metric: str = option("string_f1", "reported and compared metric", choices=lambda: METRICS)
 
 
 def main() -> None:
-    recipe_file, more = take_recipe()
+    recipe, more = take_recipe()
     (args,) = parse_arguments(Arguments, description=__doc__)
-    quieten(is_main_process=True)
-    console = make_console()
-    stages = read_recipe(recipe_file)
-    for file in (*args.text_file, *args.related_file):
+    set_log_levels(is_main_process=True)
+    stages = read_recipe(recipe)
+    extra_files = [*args.text_file, *args.related_file]
+    for file in extra_files:
         if not Path(file).is_file():
             raise DataError(f"{file}: no such file")
-    directory = Path(args.output_dir)
-    rows, _ = load_rows(args.train_file)
-    parts = fold_rows(rows, args.folds, args.seed)
+    parts = fold_rows(load_rows(args.train_file)[0], args.folds, args.seed)
     chosen = args.only if args.only is not None else list(range(args.folds))
     if not set(chosen) <= set(range(args.folds)):
         raise DataError(f"--only: the folds are 0 to {args.folds - 1}")
 
-    common = Pipeline(
-        {"{shared}": [str(directory / "shared")], "{text}": args.text_file, "{related}": args.related_file},
-        [file_digest(Path(file)) for file in (*args.text_file, *args.related_file)],
-    )
+    directory = Path(args.output_dir)
+    places = {"{shared}": [str(directory / "shared")], "{text}": args.text_file, "{related}": args.related_file}
+    common = Pipeline(places, [file_digest(Path(file)) for file in extra_files])
     shared = list(takewhile(lambda stage: not any(place in str(stage[1]) for place in OF_A_FOLD), stages[:-1]))
-    for script, options in shared:
-        common.run(script, options)
-
-    def do_fold(number: int) -> None:
-        fold = directory / f"fold-{number}"
-        train, dev = fold / "train.jsonl", fold / "dev.jsonl"
-        write_rows(concatenate_datasets([part for index, part in enumerate(parts) if index != number]), train)
-        write_rows(parts[number], dev)
-        places = {**common.places, "{fold}": [str(fold)], "{train}": [str(train)], "{dev}": [str(dev)]}
-        log = fold / f"{args.name}.log" if args.jobs > 1 else None
-        pipeline = Pipeline(places, [*common.done, file_digest(train), file_digest(dev)], log, args.jobs)
-        *before, (script, options) = stages[len(shared) :]
-        for stage in before:
-            pipeline.run(*stage)
-        pipeline.run(script, {**options, "output_dir": fold / args.name}, more)
-        model, report = fold / args.name / "best", fold / args.name / "dev"
-        scored = {"model": model, "test_file": dev, "train_file": train, "metric": args.metric, "report_dir": report}
-        pipeline.run("eval", scored)
-
+    for stage in shared:
+        common.run(*stage)
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(do_fold, chosen))
-
-    names = (args.name, *(args.compare or ()))
-    variants = [pool_scores(directory, name, chosen, args.metric) for name in names]
-    title = f"{args.name}, {args.metric} on {len(variants[0].counts)} held-out documents of {len(chosen)} folds"
-    console.print(score_table(title, {args.metric: variants[0]}, list(variants[0].labels)))
-    compared = compare_scores([(name, None, scores) for name, scores in zip(names, variants, strict=True)])
-    console.print(comparison_table(compared, args.metric))
-    result = {"recipe": str(recipe_file), "flags": more, "folds": chosen, "seed": args.seed}
-    write_json(directory / f"{args.name}.json", {**result, **variants[0].to_dict(), "comparisons": compared})
-    console.print(f"Scores   {directory / args.name}.json", highlight=False)
+        list(pool.map(lambda number: run_fold(number, parts, stages[len(shared) :], common, args, more), chosen))
+    report(args, chosen, {"recipe": str(recipe), "flags": more, "folds": chosen, "seed": args.seed})
 
 
 def take_recipe() -> tuple[Path, list[str]]:
-    """Take the recipe's file and what stands after ``--`` out of the command line.
+    """Remove the recipe file and the flags after ``--`` from the command line, and return them.
 
     Raises:
-        GlinerkoError: no recipe is named.
+        GlinerkoError: No recipe is named.
     """
     flags = sys.argv[1:]
     cut = flags.index("--") if "--" in flags else len(flags)
@@ -134,36 +109,36 @@ def take_recipe() -> tuple[Path, list[str]]:
     return Path(own[0]), more
 
 
-def read_recipe(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The stages in their order: the name of a script, and its options.
+def read_recipe(path: Path) -> list[Stage]:
+    """Read the stages of a recipe, in order.
 
     Raises:
-        GlinerkoError: it cannot be read, or names no script of ours.
+        GlinerkoError: The file cannot be read, a script does not exist, or a stage has no output directory.
     """
-    try:
-        stages = [stage for entry in yaml.safe_load(path.read_text(encoding="utf-8")) for stage in entry.items()]
-        if not all(isinstance(options, dict) for _, options in stages):
-            raise ValueError("a stage has no options")
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise GlinerkoError(f"{path}: expected a list of `script: {{option: value}}` ({first_line(error)})") from error
+    stages = read_yaml(path, "a list of `script: {option: value}`", lambda content: [_stage(each) for each in content])
     unknown = [script for script, _ in stages if not (SCRIPTS / f"{script}.py").is_file()]
     if unknown or not stages:
         raise GlinerkoError(f"{path}: no such script: {', '.join(unknown) or 'none is named'}")
-    homeless = [script for script, options in stages[:-1] if "output_dir" not in options]
-    if homeless:
-        raise GlinerkoError(f"{path}: {homeless[0]} has no output_dir")
+    for script, options in stages[:-1]:
+        if not options.keys() & set(OUTPUTS):
+            raise GlinerkoError(f"{path}: {script} has no {' or '.join(OUTPUTS)}")
     return stages
+
+
+def _stage(entry: dict[str, dict[str, Any]]) -> Stage:
+    ((script, options),) = entry.items()
+    return script, dict(options)
 
 
 @dataclass
 class Pipeline:
-    """Stages that are run one after the other.
+    """Stages that run one after the other.
 
     Args:
-        places: What stands for what in a value; a place may stand for several files, or none.
-        done: What was done so far: the digests of the files, and script and flags of each stage.
-        log: Where the scripts write what they say; on the terminal otherwise.
-        jobs: How many pipelines share the cores.
+        places: The texts that replace a place such as ``{train}``; a place can stand for several files, or for none.
+        done: What was done so far: the digests of the files, and the script and flags of each stage.
+        log: File for the output of the scripts (default: the terminal).
+        jobs: Number of pipelines that share the cores.
     """
 
     places: dict[str, list[str]]
@@ -172,46 +147,45 @@ class Pipeline:
     jobs: int = 1
 
     def run(self, script: str, options: dict[str, Any], more: Sequence[str] = ()) -> None:
-        """Run a script with its options unless that was done; what is done is remembered beside its output.
+        """Run a stage, unless the ``.done`` file beside its output says that it finished.
 
         Raises:
-            GlinerkoError: it fails, or the output is of other files, options or earlier stages.
+            GlinerkoError: The script fails, or the output comes from other files, options or earlier stages.
         """
-        flags: list[str] = []
-        for name, value in options.items():
-            values = [text for each in (value if isinstance(value, list) else [value]) for text in self.fill(str(each))]
+        filled = {name: self.fill(value) for name, value in options.items()}
+        for name, values in filled.items():
             if not values:
-                raise GlinerkoError(f"the recipe gives {script} {value} as --{name}: pass such a file")
-            flags += [f"--{name}", *values]
-        output = flags[flags.index("--report_dir" if script == "eval" else "--output_dir") + 1]
-        flags += more
+                raise GlinerkoError(f"{script} needs {options[name]} as --{name}: pass such a file")
+        output = next(filled[name][0] for name in OUTPUTS if name in filled)
+        resume = [f"--{RESUME}", *filled.pop(RESUME)] if RESUME in filled else []
+        flags = [text for name, values in filled.items() for text in (f"--{name}", *values)] + list(more)
         mark = Path(f"{output}.done")
         self.done = [*self.done, [script, flags]]
-        if mark.is_file():
-            if json.loads(mark.read_text(encoding="utf-8")) != self.done:
-                raise GlinerkoError(
-                    f"{output} was made of other files, options or earlier stages: name another --output_dir (or "
-                    "another --name, where only flags after -- differ), or delete it and its .done"
-                )
-            return
-        resumable = "resume_from_checkpoint" in (SCRIPTS / f"{script}.py").read_text(encoding="utf-8")
-        resume = ["--resume_from_checkpoint", "latest"] if resumable else []
-        self.call([sys.executable, str(SCRIPTS / f"{script}.py"), *flags, *resume])
-        mark.write_text(json.dumps(self.done), encoding="utf-8")
+        if not mark.is_file():
+            self.call([sys.executable, str(SCRIPTS / f"{script}.py"), *flags, *resume])
+            mark.write_text(json.dumps(self.done), encoding="utf-8")
+        elif json.loads(mark.read_text(encoding="utf-8")) != self.done:
+            raise GlinerkoError(
+                f"{output} was made of other files, options or earlier stages: choose another --output_dir (or another "
+                "--name, if only flags after -- differ), or delete it and its .done file"
+            )
 
-    def fill(self, value: str) -> list[str]:
-        """A value with its places filled in."""
-        if value in self.places:
-            return self.places[value]
+    def fill(self, value: Any) -> list[str]:
+        """The value of an option as command-line texts, with its places replaced."""
+        if isinstance(value, list):
+            return [text for each in value for text in self.fill(each)]
+        text = str(value)
+        if text in self.places:
+            return self.places[text]
         for place, texts in self.places.items():
-            value = value.replace(place, " ".join(texts))
-        return [value]
+            text = text.replace(place, " ".join(texts))
+        return [text]
 
     def call(self, command: list[str]) -> None:
-        """Run a script of ours.
+        """Run a command.
 
         Raises:
-            GlinerkoError: it failed, and has said why.
+            GlinerkoError: It failed; its own message says why.
         """
         where = f" > {self.log}" if self.log else ""
         print(f"$ {shlex.join(command[1:])}{where}", flush=True)
@@ -222,25 +196,62 @@ class Pipeline:
             status = subprocess.run(command, env=environment, **output).returncode
         if status:
             raise GlinerkoError(
-                f"{Path(command[1]).name} ended with status {status}{f' (see {self.log})' if file else ''}; the same "
-                "command goes on from there"
+                f"{Path(command[1]).name} ended with status {status}{f' (see {self.log})' if file else ''}; run the "
+                "same command again to continue from there"
             )
 
 
+def run_fold(
+    number: int, parts: list[Dataset], stages: list[Stage], common: Pipeline, args: Arguments, more: list[str]
+) -> None:
+    """Run ``stages`` on all ``parts`` except ``number``, and score the trained model on that one."""
+    fold = Path(args.output_dir) / f"fold-{number}"
+    train, dev = fold / "train.jsonl", fold / "dev.jsonl"
+    write_rows(concatenate_datasets([part for index, part in enumerate(parts) if index != number]), train)
+    write_rows(parts[number], dev)
+    pipeline = Pipeline(
+        {**common.places, "{fold}": [str(fold)], "{train}": [str(train)], "{dev}": [str(dev)]},
+        [*common.done, file_digest(train), file_digest(dev)],
+        fold / f"{args.name}.log" if args.jobs > 1 else None,
+        args.jobs,
+    )
+    *before, (script, options) = stages
+    for stage in before:
+        pipeline.run(*stage)
+    output = fold / args.name
+    pipeline.run(script, {**options, "output_dir": output}, more)
+    documents = {"test_file": dev, "train_file": train}
+    pipeline.run("eval", {"model": output / BEST, **documents, "metric": args.metric, "report_dir": output / "dev"})
+
+
+def report(args: Arguments, folds: list[int], about: dict[str, Any]) -> None:
+    """Print the scores of this variant and its comparison with others, and write them with ``about`` to a file."""
+    names = (args.name, *(args.compare or ()))
+    directory = Path(args.output_dir)
+    variants = [pool_scores(directory, name, folds, args.metric) for name in names]
+    compared = compare_scores([(name, None, scores) for name, scores in zip(names, variants, strict=True)])
+    own, file = variants[0], directory / f"{args.name}.json"
+    title = f"{args.name}, {args.metric} on {len(own.counts)} held-out documents of {len(folds)} folds"
+    console = make_console()
+    console.print(score_table(title, {args.metric: own.to_dict()}))
+    console.print(comparison_table(compared, args.metric))
+    write_json(file, {**about, **own.to_dict(), "comparisons": compared})
+    console.print(f"Scores   {file}", highlight=False)
+
+
 def pool_scores(directory: Path, name: str, folds: list[int], metric: str) -> Scores:
-    """The scores of a variant on the held-out documents of all folds.
+    """The scores of a variant on the held-out documents of ``folds`` together.
 
     Raises:
-        GlinerkoError: it was not done for one of them.
+        GlinerkoError: The variant was not run on one of them.
     """
     labels, counts = None, []
     for number in folds:
-        report = directory / f"fold-{number}" / name / "dev"
-        if not (report / "counts.jsonl").is_file():
-            raise GlinerkoError(f"{report}: fold {number} of {name!r} was not done")
-        labels = labels or tuple(json.loads((report / "report.json").read_text(encoding="utf-8"))[metric]["labels"])
-        lines = (report / "counts.jsonl").read_text(encoding="utf-8").splitlines()
-        counts += [json.loads(line)[metric] for line in lines]
+        scored = directory / f"fold-{number}" / name / "dev"
+        if not (scored / REPORT_COUNTS).is_file():
+            raise GlinerkoError(f"{scored}: {name!r} was not run on fold {number}")
+        labels = labels or tuple(read_json(scored / REPORT_FIGURES)[metric]["labels"])
+        counts += [document[metric] for document in read_json_lines(scored / REPORT_COUNTS)]
     return Scores.from_counts(counts, labels)
 
 

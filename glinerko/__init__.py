@@ -1,9 +1,62 @@
-"""Give a pretrained GLiNER2 a Korean encoder, fine-tune it, measure it honestly and publish it."""
+"""Give a pretrained GLiNER2 a Korean encoder, fine-tune it, measure it honestly and publish it.
 
-__version__ = "0.1.0"  # before the imports: the caches of data ask for it
+The rooms, in reading order; each imports only from those above it:
 
-from glinerko.hub import load_extractor
-from glinerko.swap import swap_encoder
-from glinerko.words import KoreanWordSplitter
+    common            errors, reading and writing files
+    cli               options, arguments, console, how a script starts and ends
+    hub               fetching from the Hub, and its errors in plain words
+    corpus/           what comes in
+        rows          a document with its labels: the classes, and the three forms of a row
+        words         word splitters: one base class, one registry; Kiwi
+        reading       files and data sets into rows; splits and folds
+        tokens        the tokenizer of an encoder as its files say; continuation pieces
+        processor     windows into prompts and batches
+        windows       documents into windows, mentions into targets
+        report        what a corpus holds and how much of it can be learned
+    model/            what is trained
+        spans         the span architecture: training of the count head, scores by width
+        lora          adapters
+        extractor     settings, save, load, and the API that users call
+        swap          the surgical swap, and its options
+    scoring/          how good it is
+        metrics       scores, intervals, comparisons: one entry a metric
+        prediction    scored spans from one inference pass
+        analysis      why it fails
+        ner_f1        the metrics for the evaluate library
+    training/         how it is trained
+        arguments     the options, each with what it affects
+        checkpoints   the files of a run; resuming
+        run           start, precision, requests to stop
+        batches       windows into batches
+        optimizer     parameter groups, weight averaging, checks of a step
+        speed         what only makes a step faster
+        pretraining   masked language modelling of an encoder
+        starter       the small pair for demos and tests
+    verification/     whether an encoder can go in
+        candidates    facts from an encoder's files
+        checks        the judge
+    sharing/          what goes out
+        tables        tables for the terminal and Markdown
+        page          plots and the HTML page of an evaluation
+        card          the model card
+        publishing    the upload
+"""
 
-__all__ = ["KoreanWordSplitter", "__version__", "load_extractor", "swap_encoder"]
+__version__ = "0.1.0"  # before the imports, because the caches of data need it
+
+from glinerko.common import GlinerkoError
+from glinerko.corpus.words import KoreanWordSplitter, WordSplitter, load_word_splitter, register_word_splitter
+from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
+from glinerko.model.swap import swap_encoder
+
+__all__ = [
+    "GlinerkoError",
+    "KoreanSpanExtractor",
+    "KoreanWordSplitter",
+    "WordSplitter",
+    "__version__",
+    "load_extractor",
+    "load_word_splitter",
+    "register_word_splitter",
+    "swap_encoder",
+]

@@ -1,33 +1,31 @@
-"""Finding and loading models: a local directory is accepted wherever a Hub id is."""
+"""The Hugging Face Hub: fetching a repository, what its files say, and the Hub's errors in plain words."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import torch
-from gliner2.configuration import ExtractorConfig
-from gliner2.models.loading import reconcile_encoder_embeddings
+from httpx2 import HTTPError
 from huggingface_hub import ModelCard, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
-    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors.torch import load_file
-from transformers import AutoConfig
 
-from glinerko.errors import LoadError, first_line
-from glinerko.lora import adapter_base, merge_adapter
-from glinerko.modeling import CONFIG_KEY, FORMAT, KoreanSchemaTransformer, KoreanSpanExtractor
-from glinerko.tokenization import load_encoder_tokenizer
-from glinerko.words import load_word_splitter
+from glinerko.common import GlinerkoError, LoadError, first_line
 
-# Weights of other frameworks and exports, which nothing here reads.
+# Weights of other frameworks, and exports: nothing here reads them.
 _UNUSED_FILES = ["*.msgpack", "*.h5", "*.ot", "*.onnx", "onnx/*", "openvino/*", "*.gguf"]
+_TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 
 
 def fetch(
@@ -39,57 +37,54 @@ def fetch(
     local_files_only: bool = False,
     allow_patterns: list[str] | None = None,
 ) -> Path:
-    """The local directory of a model: ``name_or_path`` itself, or a snapshot of that repository of the Hub.
+    """The local directory of a model: ``name_or_path`` itself, or a snapshot of that Hub repository.
 
     Args:
-        allow_patterns: Fetch only files that match one of these.
+        allow_patterns: Fetch only the files that match one of these.
 
     Raises:
-        LoadError: no such directory or repository, no access, or a Hub that cannot be reached.
+        LoadError: There is no such directory or repository, no access, or the Hub cannot be reached.
     """
     name = str(name_or_path)
     if os.path.isdir(name):
         return Path(name)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise LoadError(f"{name}: no such directory")
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-                allow_patterns=allow_patterns,
-                ignore_patterns=_UNUSED_FILES,
-            )
+    reasons = {
+        GatedRepoError: "access is gated; ask for it on its page, then `hf auth login`",
+        RepositoryNotFoundError: "no such directory, nor a repository you may read; `hf auth login` if private",
+        RevisionNotFoundError: f"no revision {revision!r}",
+        HFValidationError: "neither a directory nor the id of a repository",
+        OSError: "not on this machine, and the Hub cannot be reached: pass a local directory, or download it first "
+        f"where there is a network (`hf download {name}`)",
+    }
+    with hub_errors(name, LoadError, reasons):
+        directory = snapshot_download(
+            name,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            allow_patterns=allow_patterns,
+            ignore_patterns=_UNUSED_FILES,
         )
-    except GatedRepoError as error:
-        raise LoadError(f"{name}: access is gated; ask for it on its page, then `hf auth login`") from error
-    except RepositoryNotFoundError as error:
-        raise LoadError(
-            f"{name}: no such directory, nor a repository you may read; `hf auth login` if private"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise LoadError(f"{name}: no revision {revision!r}") from error
-    except HFValidationError as error:
-        raise LoadError(f"{name!r} is neither a directory nor the id of a repository") from error
-    except (LocalEntryNotFoundError, OSError) as error:
-        raise LoadError(
-            f"{name} is not on this machine and the Hub cannot be reached: pass a local directory, "
-            "or download it first where there is a network (`hf download " + name + "`)"
-        ) from error
+    return Path(directory)
 
 
-def read_config(directory: Path) -> dict:
-    """``config.json`` of a directory.
+def is_gliner_v1(directory: Path) -> bool:
+    """Whether the files are those of a GLiNER v1 model."""
+    return (directory / "gliner_config.json").is_file()
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The content of ``config.json`` in a directory.
 
     Raises:
-        LoadError: it is missing or malformed, or asks for code of its own.
+        LoadError: It is missing or malformed, or asks to run code of its own.
     """
     path = directory / "config.json"
     if not path.is_file():
-        kind = "a GLiNER v1 model (gliner_config.json)" if (directory / "gliner_config.json").is_file() else "no model"
+        kind = "a GLiNER v1 model (gliner_config.json)" if is_gliner_v1(directory) else "no model"
         raise LoadError(f"{directory}: no config.json; this is {kind}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -100,8 +95,21 @@ def read_config(directory: Path) -> dict:
     return config
 
 
+def require_gliner2(directory: Path, name: str | Path) -> dict[str, Any]:
+    """The config of a GLiNER2 model.
+
+    Raises:
+        LoadError: It is another kind of model, or the config of its encoder is missing or malformed.
+    """
+    config = read_config(directory)
+    if config.get("model_type") != "extractor":
+        raise LoadError(f"{name}: not a GLiNER2 model (model_type {config.get('model_type')!r})")
+    read_config(directory / "encoder_config")
+    return config
+
+
 def read_licence(directory: Path) -> str | None:
-    """The licence that the repository's own card states, where it states one."""
+    """The licence stated in the model card of a repository, if it states one."""
     card = directory / "README.md"
     try:
         return ModelCard.load(card).data.license if card.is_file() else None
@@ -110,67 +118,68 @@ def read_licence(directory: Path) -> str | None:
 
 
 def public_name(name_or_path: str | Path) -> str:
-    """A Hub id as it is; of a directory only its name, for what is published."""
+    """The name to publish: a Hub id unchanged, only the last part of a directory."""
     return Path(name_or_path).resolve().name if Path(name_or_path).exists() else str(name_or_path)
 
 
-def load_extractor(
-    name_or_path: str | Path,
-    *,
-    revision: str | None = None,
-    token: str | None = None,
-    cache_dir: str | None = None,
-    local_files_only: bool = False,
-    map_location: str | torch.device | None = None,
-) -> KoreanSpanExtractor:
-    """Load a trained model with its splitter, width, labels, descriptions and threshold, from its directory alone.
+@contextmanager
+def hub_errors(
+    name: str, error_class: type[GlinerkoError], reasons: Mapping[type[BaseException], str] | None = None
+) -> Iterator[None]:
+    """Turn errors of the Hub's client into one line that says what to do.
 
-    A plain GLiNER2 of the span architecture loads too, with the white-space splitter it was trained with.
-
-    Raises:
-        LoadError: what is missing or wrong, and what to do.
+    Args:
+        name: Of the repository, for the message.
+        error_class: The error to raise.
+        reasons: The message for a type of error, where it is not the usual one; the first that fits is used.
     """
-    options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    directory = fetch(name_or_path, revision=revision, **options)
-    config = read_config(directory)
-    if "model_type" not in config or config["model_type"] != "extractor":
-        raise LoadError(f"{directory}: not a GLiNER2 model (model_type {config.get('model_type')!r})")
-    if config.get("architecture") not in (None, "span"):
-        raise LoadError(
-            f"{directory}: a GLiNER2 of the {config['architecture']!r} architecture; only 'span' is supported, "
-            "for example fastino/gliner2-base-v1"
-        )
-    read_config(directory / "encoder_config")
-    base = adapter_base(directory)
-    weights = (fetch(base, **options) if base else directory) / "model.safetensors"
-    if not weights.is_file():
-        raise LoadError(f"{directory}: no model.safetensors (weights in another format are not read)")
-    settings = config.get(CONFIG_KEY, {})
-    if settings.get("format", FORMAT) != FORMAT:
-        newer = settings["format"] > FORMAT
-        raise LoadError(
-            f"{directory}: saved in format {settings['format']} of glinerko, and this is format {FORMAT}: "
-            + ("upgrade glinerko" if newer else "load it with the glinerko that saved it")
-        )
-    dictionary = directory / settings["user_dictionary"] if settings.get("user_dictionary") else None
-    splitter = load_word_splitter(
-        settings.get("word_splitter", "whitespace"), settings.get("lower_case", False), dictionary
-    )
-    tokenizer = load_encoder_tokenizer(directory)
     try:
-        model = KoreanSpanExtractor(
-            ExtractorConfig.from_dict(config),
-            encoder_config=AutoConfig.from_pretrained(directory / "encoder_config", trust_remote_code=False),
-            tokenizer=tokenizer,
-        )
-        state = load_file(weights)
-        reconcile_encoder_embeddings(model, state)
-        model.load_state_dict(state)
-        if base:
-            merge_adapter(model, directory)
-    except Exception as error:  # safetensors, transformers and torch each raise their own on a damaged file
-        raise LoadError(f"{directory}: the weights cannot be loaded: {first_line(error)}") from error
-    model.processor = KoreanSchemaTransformer(
-        tokenizer, splitter, model.config.token_pooling, settings.get("continuation_pieces", False)
-    )
-    return model.to(map_location or "cpu").eval()
+        yield
+    except (HTTPError, RuntimeError, OSError, HFValidationError) as raised:
+        error = root_cause(raised)
+        own = (text for kind, text in (reasons or {}).items() if isinstance(error, kind))
+        reason = next(own, None) or _explain(error)
+        if reason is None:
+            raise
+        raise error_class(f"{name}: {reason}") from raised
+
+
+def _explain(error: BaseException) -> str | None:
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, LocalTokenNotFoundError) or status == 401:
+        return "no valid token: `hf auth login`, or pass --hub_token"
+    if isinstance(error, HFValidationError):
+        return f"not the id of a repository ({first_line(error)})"
+    if status == 403:
+        return "this token may not write there: make one with write access to it"
+    if isinstance(error, RevisionNotFoundError):
+        return "no such revision"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such repository, or none that this token may see"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "offline mode is on: unset HF_HUB_OFFLINE"
+    if is_transient(error):
+        return f"{what_happened(error)}; run it again later, and what was uploaded is not sent again"
+    return None if status is None else f"the Hub refused it ({what_happened(error)})"
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The client's own error inside the error that an upload thread raised."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in _TRANSIENT_STATUS
+    return isinstance(error, HTTPError)
+
+
+def what_happened(error: BaseException) -> str:
+    """The Hub's answer, or that there was none."""
+    if isinstance(error, HfHubHTTPError):
+        said = error.server_message or error.response.reason_phrase
+        return f"the Hub answered {error.response.status_code}: {said}"
+    return f"the connection to the Hub failed ({first_line(error)})"

@@ -5,136 +5,132 @@
     python scripts/eval.py --model user/model --test_file test.jsonl --compare fastino/gliner2-base-v1 outputs/b/best
     accelerate launch scripts/eval.py --model user/model --test_file test.jsonl --min_f1 0.5
 
-One inference pass serves every threshold. The threshold in use is the one chosen on validation documents and saved
-with the model; it is never chosen on the documents being scored, unless --tune_threshold asks for it, which flatters.
-Intervals are 95 % bootstrap intervals over documents. With --train_file, unseen mentions are scored apart, and a plain
-dictionary of the training mentions is scored beside the model. The report holds the texts; it is for their owner.
+One inference pass serves every threshold. The threshold in use is the one chosen on validation documents and saved with
+the model. It is only chosen on the documents being scored if --tune_threshold asks for that; such scores are
+optimistic. Intervals are 95 % bootstrap intervals over documents. With --train_file, unseen mentions are also scored
+separately, and so is a plain dictionary of the training mentions. The page of the report holds the texts of the
+documents: only people who may read them may see it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from datasets import Dataset
 from gliner2 import AutoExtractor
 from rich.console import Console
 
-from glinerko.analysis import count_errors, judge_spans
-from glinerko.card import weights_digest
-from glinerko.cli import make_console, parse_arguments, quieten, run
-from glinerko.data import Example, LabelSchema, Span, label_schema, load_rows, require_labels, shared_texts
-from glinerko.errors import DataError, GlinerkoError, LoadError, first_line
-from glinerko.files import write_json, write_json_lines
-from glinerko.gliner_v1 import is_gliner_v1, load_gliner, predict_with_gliner
-from glinerko.hub import fetch, load_extractor
-from glinerko.metrics import (
+from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
+from glinerko.common import DataError, GlinerkoError, LoadError, read_yaml
+from glinerko.corpus.reading import label_schema, load_rows, require_labels, shared_texts
+from glinerko.corpus.report import report_data
+from glinerko.corpus.rows import Example, LabelSchema, Span
+from glinerko.corpus.windows import perfect_spans, span_outcomes
+from glinerko.corpus.words import WordSplitter
+from glinerko.hub import fetch, is_gliner_v1
+from glinerko.model.extractor import load_extractor
+from glinerko.scoring.analysis import count_errors, judge_spans
+from glinerko.scoring.metrics import (
     METRICS,
     Scores,
     best_threshold,
     compare_scores,
     match_dictionary,
     precision_recall,
+    score_all,
     score_modes,
     score_strings,
     sweep,
 )
-from glinerko.page import render_page
-from glinerko.plots import error_plot, label_plot, precision_recall_plot, save_plots, threshold_plot
-from glinerko.prediction import Predictions, predict_on_all_processes, predict_spans
-from glinerko.reports import as_markdown, comparison_table, data_table, error_table, score_table, target_table
-from glinerko.targets import annotate, perfect_spans, report_data, span_outcomes
-from glinerko.words import KoreanWordSplitter
+from glinerko.scoring.prediction import (
+    OVERLAP_POLICIES,
+    Predictions,
+    load_gliner,
+    predict_on_all_processes,
+    predict_spans,
+    predict_with_gliner,
+)
+from glinerko.sharing.card import weights_digest
+from glinerko.sharing.page import write_report
+from glinerko.sharing.tables import evaluation_tables, evaluation_warnings
+from glinerko.training.checkpoints import BEST, REPORT
 
 DATA = Path(__file__).parents[1] / "data"
-COUNTS = "counts.jsonl"  # of each document and label: true positives, predicted, gold
-STRINGS, SPANS = "(mention, label) sets", "strict spans"
+TARGETS = ["overall=0.50", "Disease=0.55", "Drug=0.45", "Procedure=0.40", "Biomarker=0.35"]
 
 
 @dataclass
 class Arguments:
-    model: str | None = field(
-        default=None, metadata={"help": "Hub id or directory; the latest model under outputs/ by default"}
+    model: str | None = option(None, "Hub id or directory of the model (default: the latest one under outputs/)")
+    test_file: str = option(str(DATA / "sample" / "test.jsonl"), "documents to score, JSON lines")
+    train_file: str | None = option(None, "training documents, to score unseen mentions and a dictionary separately")
+    compare: list[str] | None = option(
+        None, "other models to test against on the same documents: any GLiNER2, trained here or not, and GLiNER v1"
     )
-    test_file: str = field(
-        default=str(DATA / "sample" / "test.jsonl"), metadata={"help": "the documents to score, JSON lines"}
+    labels: list[str] | None = option(None, "labels to ask for (default: those of the model)")
+    label_names: str = option(
+        str(DATA / "label_names.yaml"), "YAML file of names to ask for if a model was not trained on these labels"
     )
-    train_file: str | None = field(
-        default=None, metadata={"help": "the training documents: scores unseen mentions apart, and a dictionary"}
+    threshold: float | None = option(None, "lowest score of a span (default: the threshold saved with the model)")
+    tune_threshold: bool = option(False, "choice of the threshold on the documents being scored; optimistic")
+    overlap_policy: str = option(
+        "greedy", "rule for overlapping spans of a label; greedy: as gliner2 by default", choices=OVERLAP_POLICIES
     )
-    compare: list[str] | None = field(
-        default=None,
-        metadata={"help": "other models to score on the same documents, with a paired test of each: any GLiNER2, "
-                          "trained here or not, and GLiNER v1"},
-    )  # fmt: skip
-    labels: list[str] | None = field(default=None, metadata={"help": "labels to ask for; the model's own by default"})
-    label_names: str = field(
-        default=str(DATA / "label_names.yaml"),
-        metadata={"help": "YAML: what models are asked for that were not trained on these labels"},
-    )
-    threshold: float | None = field(
-        default=None, metadata={"help": "score that a span must reach; the one saved with the model by default"}
-    )
-    tune_threshold: bool = field(
-        default=False, metadata={"help": "choose the threshold on the documents being scored, which flatters"}
-    )
-    overlap_policy: str = field(
-        default="greedy",
-        metadata={"help": "which of overlapping spans of a label stand; greedy is gliner2's default",
-                  "choices": ["greedy", "flat", "nested", "longest", "allow"]},
-    )  # fmt: skip
-    metric: str = field(
-        default="string_f1",
-        metadata={"help": "what targets, comparisons and --min_f1 look at", "choices": list(METRICS)},
-    )
-    targets: list[str] = field(
-        default_factory=lambda: ["overall=0.50", "Disease=0.55", "Drug=0.45", "Procedure=0.40", "Biomarker=0.35"],
-        metadata={"help": "the F1 to reach, overall and by label: overall=0.50 Disease=0.55 ..."},
-    )
-    min_f1: float | None = field(default=None, metadata={"help": "exit status 1 if the overall F1 is lower"})
-    on_bad_row: str = field(
-        default="raise", metadata={"help": "stop at a malformed row or skip and count it", "choices": ["raise", "skip"]}
-    )
-    per_device_eval_batch_size: int = field(default=16, metadata={"help": "windows a process takes at a time"})
-    plain_gliner2: bool = field(
-        default=False,
-        metadata={"help": "also score the model as gliner2 alone loads it, by each word splitter: for the card"},
-    )
-    report_dir: str | None = field(
-        default=None, metadata={"help": "where the report goes; report/ beside the model, or outputs/report"}
-    )
+    metric: str = option("string_f1", "metric of targets, comparisons and --min_f1", choices=lambda: METRICS)
+    targets: list[str] = option(TARGETS, "F1 to reach, overall and by label: overall=0.50 Disease=0.55 ...")
+    min_f1: float | None = option(None, "overall F1 below which the exit status is 1")
+    on_bad_row: str = option("raise", "handling of a malformed row", choices=["raise", "skip"])
+    per_device_eval_batch_size: int = option(16, "windows per batch and process")
+    plain_gliner2: bool = option(False, "scores of the model as plain gliner2 loads it, by word splitter, for the card")
+    report_dir: str | None = option(None, "report directory (default: report/ beside the model, or outputs/report)")
 
 
 @dataclass
 class Evaluation:
-    """A model's predictions on the documents, and what they score."""
+    """The predictions of a model on the documents, and their scores."""
 
     name: str
     directory: Path
-    """Of the model's files; a snapshot where ``name`` is a repository of the Hub."""
     schema: LabelSchema
-    annotated: Dataset
-    """The documents with this model's words and windows (a GLiNER v1 keeps its own to itself)."""
-    examples: list[Example]
+    documents: Dataset
+    """With words, windows and outcomes of gold spans, except for GLiNER v1."""
+    splitter: WordSplitter | None
+    """``None`` for GLiNER v1."""
     predictions: Predictions
-    at_threshold: Callable[[float], list[list[Span]]]
-    threshold: float
-    threshold_source: str
-    found: list[list[Span]]
-    scores: dict[str, Scores]
+    overlap_policy: str
+    threshold: float = 0.5
+    threshold_source: str = "gliner2's default, because none is saved with the model"
+
+    @cached_property
+    def examples(self) -> list[Example]:
+        return [Example.from_row(row) for row in self.documents]
+
+    def at_threshold(self, threshold: float) -> list[list[Span]]:
+        return self.predictions.at_threshold(threshold, self.overlap_policy)
+
+    @cached_property
+    def spans(self) -> list[list[Span]]:
+        return self.at_threshold(self.threshold)
+
+    @cached_property
+    def scores(self) -> dict[str, Scores]:
+        return score_all(self.examples, self.spans, self.schema.labels)
+
+    def sweep(self, metric: str) -> dict[float, Scores]:
+        return sweep(metric, self.examples, self.at_threshold, self.schema.labels)
 
 
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
     targets = parse_targets(args.targets)
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-    quieten(accelerator.is_main_process)
+    set_log_levels(accelerator.is_main_process)
     console = make_console(accelerator.is_main_process)
 
     name = args.model or str(latest_model(Path("outputs")))
@@ -145,91 +141,33 @@ def main() -> None:
     evaluations = [evaluate(accelerator, each, rows, args, console) for each in (name, *(args.compare or ()))]
     if not accelerator.is_main_process:
         return
-    ours = evaluations[0]
-    directory = Path(args.report_dir or (Path(name).parent if Path(name).is_dir() else Path("outputs")) / "report")
-    directory.mkdir(parents=True, exist_ok=True)
+    ours, labels = evaluations[0], evaluations[0].schema.labels
 
     # 1. Is it good enough, and how sure is that?
-    report = report_data(ours.annotated, ours.schema, args.test_file)
-    report.bad_rows_skipped = skipped
-    data = data_table({Path(args.test_file).stem: report})
-    ceiling = score_ceiling(ours)
-    result = {
-        "model": name,
-        "weights": weights_digest(ours.directory),
-        "test_file": args.test_file,
-        "metric": args.metric,
-        "documents": len(ours.examples),
-        "threshold": ours.threshold,
-        "threshold_source": ours.threshold_source,
-        **{metric: scores.to_dict() for metric, scores in ours.scores.items()},
-        "modes": score_modes(ours.examples, ours.found, ours.schema.labels),
-        "ceiling": {metric: scores.to_dict() for metric, scores in ceiling.items()},
-        "closed_gates": ours.predictions.closed_gates,
-        "data": report.to_dict(),
-    }
-    result["targets"] = judge_targets(result[args.metric], targets)
-    title = f"{name} at threshold {ours.threshold:.2f} ({ours.threshold_source})"
-    scores = {STRINGS: ours.scores["string_f1"], SPANS: ours.scores["span_f1"]}
-    tables = [data, score_table(title, scores, ours.schema.labels), target_table(result["targets"], args.metric)]
-    others = {
-        f"ceiling of splitter and width, {STRINGS}": ceiling["string_f1"].overall,
-        f"ceiling of splitter and width, {SPANS}": ceiling["span_f1"].overall,
-    }
+    result = describe(ours, args, skipped, targets)
+    curve, result["average_precision"] = precision_recall(ours.examples, ours.predictions.spans, labels)
 
     # 2. Against what?
     seen: set[tuple[str, str]] = set()
     if args.train_file:
-        seen, more, beside = compare_with_training(args, ours, console)
-        result |= more
-        others |= beside
-    tables.append(score_table("Beside it", others))
+        training, _ = load_rows(args.train_file, labels=args.labels, on_bad_row=args.on_bad_row)
+        seen = {pair for row in training for pair in Example.from_row(row).gold_strings}
+        result |= compare_with_training(ours, training, seen)
     if args.compare:
-        result["comparisons"] = compare_scores(
-            [(each.name, each.threshold, each.scores[args.metric]) for each in evaluations]
-        )
-        tables.append(comparison_table(result["comparisons"], args.metric))
-
+        models = [(each.name, each.threshold, each.scores[args.metric]) for each in evaluations]
+        result["comparisons"] = compare_scores(models)
     if args.plain_gliner2:
-        result["plain_gliner2"] = score_plain_gliner2(ours, args, accelerator, console)
+        result["plain_gliner2"] = score_plain_gliner2(ours, args, accelerator)
 
     # 3. Why does it fail?
-    outcomes = [span_outcomes(row) for row in ours.annotated]
-    judged = judge_spans(ours.examples, outcomes, ours.found, ours.schema.labels, seen)
+    outcomes = [span_outcomes(row) for row in ours.documents]
+    judged = judge_spans(ours.examples, outcomes, ours.spans, labels, seen, ours.splitter.particles)
     result["errors"] = count_errors(judged)
-    tables.append(error_table(result["errors"]))
-    curve, average = precision_recall(ours.examples, ours.predictions.spans, ours.schema.labels)
-    by_threshold = sweep(args.metric, ours.examples, ours.at_threshold, ours.schema.labels)
-    result["average_precision"] = average
-    result["sweep"] = {str(value): scores.overall.to_dict() for value, scores in by_threshold.items()}
 
-    for table in tables:
-        console.print(table)
-    if ours.predictions.closed_gates:
-        console.print(
-            f"[yellow]The count gate is shut on {ours.predictions.closed_gates} of {ours.predictions.windows} windows."
-        )
-    figures = {
-        "precision_recall": precision_recall_plot(curve, average),
-        "threshold": threshold_plot({float(value): score for value, score in result["sweep"].items()}, ours.threshold),
-        "labels": label_plot(result["targets"]),
-        "errors": error_plot({side: groups.get("all", {}) for side, groups in result["errors"].items()}),
-    }
-    plots = save_plots(figures, directory)
-    lines = {STRINGS: result["string_f1"]["overall"], SPANS: result["span_f1"]["overall"]}
-    lines |= {f"SemEval {mode}": score for mode, score in result["modes"].items()}
-    lines |= {name: score.to_dict() for name, score in others.items()}
-    page = render_page(result, lines, plots, ours.examples, judged)
-    (directory / "index.html").write_text(page, encoding="utf-8")
-    markdown = "\n".join(f"## {table.title}\n\n{as_markdown(table)}" for table in tables)
-    (directory / "report.md").write_text(f"# {name}\n\n{markdown}", encoding="utf-8")
-    write_json(directory / "report.json", result)
-    counts = [scores.counts.tolist() for scores in ours.scores.values()]
-    documents = (dict(zip(ours.scores, each, strict=True)) for each in zip(*counts, strict=True))
-    write_json_lines(
-        directory / COUNTS,
-        ({"id": example.id, **each} for example, each in zip(ours.examples, documents, strict=True)),
-    )
+    for shown in (*evaluation_tables(result), *evaluation_warnings(result)):
+        console.print(shown)
+    directory = Path(args.report_dir or (Path(name).parent if Path(name).is_dir() else Path("outputs")) / REPORT)
+    write_report(directory, result, ours.scores, curve, ours.examples, judged)
     console.print(f"Report {directory / 'index.html'}, report.md, report.json and plots beside it", highlight=False)
 
     f1 = result[args.metric]["overall"]["f1"]
@@ -239,79 +177,96 @@ def main() -> None:
 
 
 def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments, console: Console) -> Evaluation:
-    """Load a model and predict every document once, with the words, width, labels and threshold of its own."""
+    """Load a model and predict every document once, with the words, width, labels and threshold of the model."""
     directory = fetch(name)
     version_1 = is_gliner_v1(directory)
-    if version_1:
-        model, trained, saved_threshold = load_gliner(directory, accelerator.device), None, None
-    else:
-        model = load_extractor(name, map_location=accelerator.device)
-        trained, saved_threshold = model.label_schema, model.threshold
+    model = (load_gliner if version_1 else load_extractor)(directory, map_location=accelerator.device)
+    trained = None if version_1 else model.label_schema
     schema = choose_schema(trained, args.labels) if trained else label_schema(rows, args.labels)
     require_labels(rows, schema, args.test_file)
-    names = read_label_names(args.label_names, (name, "gliner" if version_1 else "gliner2")) if not trained else {}
+    names = {} if trained else read_label_names(args.label_names, (name, "gliner" if version_1 else "gliner2"))
     asked = {names.get(label, label): label for label in schema.labels}
     if len(asked) < len(schema.labels):
         raise DataError(f"{args.label_names}: two of {', '.join(schema.labels)} have one name")
+    descriptions = {names.get(label, label): text for label, text in schema.descriptions.items()}
+    prompt = LabelSchema(tuple(asked), descriptions)
     if version_1:
-        annotated, predict = rows, partial(predict_with_gliner, model, rows["text"][:], tuple(asked))
+        documents, splitter = rows, None
+        predict = partial(predict_with_gliner, model, rows["text"][:], prompt.labels)
     else:
-        descriptions = {names.get(label, label): text for label, text in schema.descriptions.items()}
-        prompt = LabelSchema(tuple(asked), descriptions)
         with accelerator.main_process_first():
-            annotated = annotate(rows, model.processor, prompt, max_width=model.max_width, **model.window_limits)
-        predict = partial(predict_spans, model, annotated, prompt)
+            documents, splitter = model.align(rows, prompt), model.processor.word_splitter.splitter
+        predict = partial(predict_spans, model, documents, prompt)
     predict = partial(predict, batch_size=args.per_device_eval_batch_size)
     predictions = predict_on_all_processes(accelerator, len(rows), predict).with_labels(asked)
-    at_threshold = partial(predictions.at_threshold, overlap_policy=args.overlap_policy)
-    examples = [Example.from_row(row) for row in annotated]
+    evaluation = Evaluation(name, directory, schema, documents, splitter, predictions, args.overlap_policy)
+
+    saved = None if version_1 else model.threshold
     if args.tune_threshold:
-        curve = sweep(args.metric, examples, at_threshold, schema.labels)
-        threshold, source = best_threshold(curve), "chosen on these very documents: optimistic"
+        evaluation.threshold = best_threshold(evaluation.sweep(args.metric))
+        evaluation.threshold_source = "chosen on these very documents: optimistic"
     elif args.threshold is not None:
-        threshold, source = args.threshold, "as asked"
-    elif saved_threshold is not None:
-        threshold, source = saved_threshold, "chosen on validation documents"
-    else:
-        threshold, source = 0.5, "gliner2's default, since the model names none"
-    if args.tune_threshold or saved_threshold is None:
-        console.print(f"[yellow]{name}: threshold {threshold:.2f}, {source}.")
-    found = at_threshold(threshold)
-    scores = {metric: function(examples, found, schema.labels) for metric, function in METRICS.items()}
-    return Evaluation(
-        name, directory, schema, annotated, examples, predictions, at_threshold, threshold, source, found, scores
-    )
+        evaluation.threshold, evaluation.threshold_source = args.threshold, "as requested"
+    elif saved is not None:
+        evaluation.threshold, evaluation.threshold_source = saved, "chosen on validation documents"
+    if args.tune_threshold or saved is None:
+        console.print(f"[yellow]{name}: threshold {evaluation.threshold:.2f}, {evaluation.threshold_source}.")
+    return evaluation
 
 
-def score_ceiling(ours: Evaluation) -> dict[str, Scores]:
-    """What a perfect model would score with this splitter, width and window."""
-    perfect = [
-        perfect_spans(example, row["outcomes"]) for example, row in zip(ours.examples, ours.annotated, strict=True)
-    ]
-    return {metric: function(ours.examples, perfect, ours.schema.labels) for metric, function in METRICS.items()}
+def describe(ours: Evaluation, args: Arguments, bad_rows_skipped: int, targets: dict[str, float]) -> dict[str, Any]:
+    """The record of a model's scores, with those of a perfect model that has the same words, width and windows."""
+    report = report_data(ours.documents, ours.schema, args.test_file)
+    report.bad_rows_skipped = bad_rows_skipped
+    labels = ours.schema.labels
+    ceiling = score_all(ours.examples, [perfect_spans(row) for row in ours.documents], labels)
+    return {
+        "model": ours.name,
+        "weights": weights_digest(ours.directory),
+        "test_file": args.test_file,
+        "metric": args.metric,
+        "documents": len(ours.examples),
+        "threshold": ours.threshold,
+        "threshold_source": ours.threshold_source,
+        **{metric: scores.to_dict() for metric, scores in ours.scores.items()},
+        "modes": score_modes(ours.examples, ours.spans, labels),
+        "ceiling": {metric: scores.to_dict() for metric, scores in ceiling.items()},
+        "closed_gates": ours.predictions.closed_gates,
+        "data": report.to_dict(),
+        "targets": judge_targets(ours.scores[args.metric].to_dict(), targets),
+        "sweep": {value: scores.overall.to_dict() for value, scores in ours.sweep(args.metric).items()},
+    }
 
 
-def score_plain_gliner2(
-    ours: Evaluation, args: Arguments, accelerator: Accelerator, console: Console
-) -> dict[str, float]:
-    """F1 of the same weights as gliner2 alone loads and runs them, by word splitter."""
+def compare_with_training(ours: Evaluation, training: Dataset, seen: set[tuple[str, str]]) -> dict[str, Any]:
+    """The scores of mentions that are not ``seen``, those of a dictionary of training mentions, and shared texts."""
+    labels, examples = ours.schema.labels, ours.examples
+    dictionary = match_dictionary(map(Example.from_row, training), [example.text for example in examples], labels)
+    return {
+        "unseen": score_strings(examples, ours.spans, labels, leave_out=seen).to_dict(),
+        "dictionary": score_strings(examples, dictionary, labels).to_dict(),
+        "texts_shared_with_training": shared_texts(training, ours.documents),
+    }
+
+
+def score_plain_gliner2(ours: Evaluation, args: Arguments, accelerator: Accelerator) -> dict[str, float]:
+    """F1 of the same weights as plain gliner2 loads and runs them, by word splitter."""
     labels = ours.schema.labels
     types = {label: ours.schema.descriptions.get(label, {}) for label in labels}
     texts = [example.text for example in ours.examples]
+    splitters: dict[str, str | WordSplitter] = {"whitespace": "whitespace", "char": "char"}
+    if ours.splitter.name not in splitters:
+        splitters[f"{type(ours.splitter).__name__}()"] = ours.splitter
     scores = {}
-    for splitter in ("whitespace", "char", KoreanWordSplitter()):
-        model = AutoExtractor.from_pretrained(
-            str(ours.directory), word_splitter=splitter, map_location=accelerator.device
-        )
-        name = splitter if isinstance(splitter, str) else "KoreanWordSplitter()"
-        batch_size = args.per_device_eval_batch_size
-        found = model.batch_extract_entities(texts, types, batch_size, ours.threshold, include_spans=True)
+    for name, splitter in splitters.items():
+        options = {"word_splitter": splitter, "map_location": accelerator.device}
+        model, size = AutoExtractor.from_pretrained(str(ours.directory), **options), args.per_device_eval_batch_size
+        documents = model.batch_extract_entities(texts, types, size, ours.threshold, include_spans=True)
         spans = [
             [Span(s["start"], s["end"], label) for label, each in document["entities"].items() for s in each]
-            for document in found
+            for document in documents
         ]
-        scores[name] = METRICS[args.metric](ours.examples, spans, labels).overall.f1
-        console.print(f"gliner2 alone, word_splitter={name}: {args.metric} {scores[name]:.4f}", highlight=False)
+        scores[name] = METRICS[args.metric].score(ours.examples, spans, labels).overall.f1
     return scores
 
 
@@ -319,7 +274,7 @@ def parse_targets(targets: list[str]) -> dict[str, float]:
     """``{"overall": 0.5, label: ...}``.
 
     Raises:
-        DataError: an entry that is no ``name=F1``.
+        DataError: An entry is not ``name=F1``.
     """
     try:
         return {name: float(value) for name, value in (entry.split("=") for entry in targets)}
@@ -328,7 +283,7 @@ def parse_targets(targets: list[str]) -> dict[str, float]:
 
 
 def judge_targets(scores: dict, targets: dict[str, float]) -> dict[str, dict]:
-    """Each F1 with its interval next to its target: PASS, MISS, or nothing where there is no target."""
+    """Each F1 with its interval, its target, and the verdict: PASS, MISS, or empty without a target or gold."""
     judged = {}
     for name, score in {"overall": scores["overall"], **scores["labels"]}.items():
         target = targets.get(name)
@@ -337,43 +292,28 @@ def judge_targets(scores: dict, targets: dict[str, float]) -> dict[str, dict]:
     return judged
 
 
-def compare_with_training(args: Arguments, ours: Evaluation, console: Console) -> tuple[set, dict, dict]:
-    """Score unseen mentions apart, and a dictionary of the training mentions; say which texts are in both files."""
-    rows, _ = load_rows(args.train_file, labels=args.labels, on_bad_row=args.on_bad_row)
-    training = [Example.from_row(row) for row in rows]
-    seen = {pair for example in training for pair in example.gold_strings}
-    labels = ours.schema.labels
-    dictionary = match_dictionary(training, [example.text for example in ours.examples], labels)
-    unseen = score_strings(ours.examples, ours.found, labels, leave_out=seen)
-    matched = score_strings(ours.examples, dictionary, labels)
-    shared = shared_texts(rows, ours.annotated)
-    if shared:
-        console.print(f"[yellow]{len(shared)} of these texts also stand in {args.train_file}: their F1 flatters.")
-    result = {"unseen": unseen.to_dict(), "dictionary": matched.to_dict(), "texts_shared_with_training": shared}
-    return seen, result, {"unseen mentions": unseen.overall, "dictionary of training mentions": matched.overall}
-
-
 def read_label_names(file: str, kinds: tuple[str, ...]) -> dict[str, str]:
-    """What to ask a model for, by label: the first of ``kinds`` (its id, its kind) that the file lists.
+    """The name to ask for, by label: from the first of ``kinds`` (id of the model, its kind) that the file lists.
 
     Raises:
-        DataError: no such file, or another form.
+        DataError: The file cannot be read or has another form.
     """
-    try:
-        mapping = dict(yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {})
+
+    def parse(content: Any) -> dict[str, str]:
+        mapping = dict(content or {})
         names = next((mapping[kind] for kind in kinds if kind in mapping), {})
         if not all(isinstance(text, str) for entry in names.items() for text in entry):
             raise ValueError("a label and its name must be text")
-    except (OSError, yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"{file}: expected `kind: {{label: name}}` ({first_line(error)})") from error
-    return names
+        return names
+
+    return read_yaml(file, "`kind: {label: name}`", parse)
 
 
 def choose_schema(trained: LabelSchema, labels: list[str] | None) -> LabelSchema:
-    """The labels asked for, all of the model's by default, with the descriptions that it was trained with.
+    """The labels to ask for, all of the model's by default, with the descriptions that it was trained with.
 
     Raises:
-        LoadError: --labels names one that the model was not trained for.
+        LoadError: One of ``labels`` is not a label of the model.
     """
     unknown = set(labels or ()) - set(trained.labels)
     if unknown:
@@ -387,9 +327,9 @@ def latest_model(directory: Path) -> Path:
     """The model saved last under ``directory``.
 
     Raises:
-        GlinerkoError: there is none.
+        GlinerkoError: There is none.
     """
-    models = sorted(directory.glob("*/best/config.json"), key=lambda path: path.stat().st_mtime)
+    models = sorted(directory.glob(f"*/{BEST}/config.json"), key=lambda path: path.stat().st_mtime)
     if not models:
         raise GlinerkoError(f"no trained model under {directory}/: pass --model, or train one first (`make train`)")
     return models[-1].parent

@@ -1,35 +1,35 @@
-"""Build the offline starter pair, a small GLiNER2 and a small Korean encoder, for a demo without a Hub.
+"""Build the offline starter pair, a small GLiNER2 and a small Korean encoder, for a demo without the Hub.
 
     python scripts/make_starter_pair.py --output_dir outputs/starter
 
-The two directories have exactly the layouts of the real models. They are good for a demo and for tests, nothing else.
+The two directories have exactly the layouts of the real models. They are good for a demo and for tests only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 from transformers import set_seed
 
-from glinerko.cli import parse_arguments, run
-from glinerko.data import load_rows
-from glinerko.starter import StarterSize, build_base, build_starter_pair
+from glinerko.cli import option, parse_arguments, run
+from glinerko.corpus.reading import load_rows
+from glinerko.training.starter import StarterSize, build_base, build_starter_pair
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample" / "train.jsonl"
 
 
 @dataclass
 class Arguments:
-    output_dir: str = field(default="outputs/starter", metadata={"help": "where the two models go"})
-    train_file: str = field(default=str(SAMPLE), metadata={"help": "rows whose text and gold both are pre-trained on"})
-    hidden_size: int = field(default=StarterSize.hidden_size, metadata={"help": "width of both encoders"})
-    layers: int = field(default=StarterSize.layers, metadata={"help": "layers of both encoders"})
-    encoder_steps: int = field(default=StarterSize.encoder_steps, metadata={"help": "masked language model steps"})
-    base_only: bool = field(default=False, metadata={"help": "build the GLiNER2 alone"})
-    base_steps: int = field(default=StarterSize.base_steps, metadata={"help": "extraction steps of the base model"})
-    seed: int = 42
+    output_dir: str = option("outputs/starter", "directory for the two models")
+    train_file: str = option(str(SAMPLE), "rows to pre-train on: the encoder on their texts, the base on their labels")
+    hidden_size: int = option(StarterSize.hidden_size, "width of both encoders")
+    layers: int = option(StarterSize.layers, "layers of both encoders")
+    encoder_steps: int = option(StarterSize.encoder_steps, "pre-training steps of the Korean encoder")
+    base_only: bool = option(False, "only the GLiNER2, without the Korean encoder")
+    base_steps: int = option(StarterSize.base_steps, "extraction steps of the base model")
+    seed: int = option(42, "random seed")
 
 
 def main() -> None:

@@ -5,8 +5,8 @@
     cat notes.txt | python scripts/predict.py --model outputs/medical/best
 
 An input file is JSON lines with a "text" (and an "id"), or plain text with one document a line; standard input is read
-where there is neither text nor file. Documents are cut into the windows of training. Labels, descriptions and
-threshold are those saved with the model. Output: {"id", "text", "entities": [{"start", "end", "label", "text",
+if neither is given. Documents are cut into the windows of training. Labels, descriptions and threshold are those saved
+with the model. Output: {"id", "text", "entities": [{"start", "end", "label", "text",
 "score"}]}, offsets in characters, end exclusive.
 """
 
@@ -16,36 +16,34 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
 
-from glinerko.cli import parse_arguments, quieten, run
-from glinerko.data import LabelSchema, read_texts, rows_from_texts
-from glinerko.errors import DataError
-from glinerko.hub import load_extractor
-from glinerko.prediction import predict_spans
-from glinerko.targets import annotate
+from glinerko.cli import option, parse_arguments, run, set_log_levels
+from glinerko.common import DataError
+from glinerko.corpus.reading import read_texts, rows_from_texts
+from glinerko.corpus.rows import LabelSchema
+from glinerko.model.extractor import load_extractor
+from glinerko.scoring.prediction import predict_spans
 
 
 @dataclass
 class Arguments:
-    model: str = field(metadata={"help": "Hub id or directory"})
-    text: list[str] | None = field(default=None, metadata={"help": "one document, or several"})
-    input_file: str | None = field(default=None, metadata={"help": "JSON lines (*.jsonl), or one document a line"})
-    output_file: str | None = field(default=None, metadata={"help": "JSON lines; standard output by default"})
-    labels: list[str] | None = field(default=None, metadata={"help": "labels to ask for; the model's own by default"})
-    threshold: float | None = field(
-        default=None, metadata={"help": "score that a span must reach; the one saved with the model by default"}
-    )
-    batch_size: int = field(default=16, metadata={"help": "windows at a time"})
-    device: str | None = field(default=None, metadata={"help": "cpu, cuda, mps ...; a GPU where there is one"})
+    model: str = option(help="model: Hub id or directory")
+    text: list[str] | None = option(None, "one document, or several")
+    input_file: str | None = option(None, "JSON lines (*.jsonl), or one document a line (default: standard input)")
+    output_file: str | None = option(None, "JSON lines to write (default: standard output)")
+    labels: list[str] | None = option(None, "labels to extract (default: the model's own)")
+    threshold: float | None = option(None, "lowest score of a span (default: the one saved with the model)")
+    batch_size: int = option(16, "windows per batch")
+    device: str | None = option(None, "device: cpu, cuda, mps ... (default: a GPU if there is one)")
 
 
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
-    quieten(is_main_process=False)
+    set_log_levels(is_main_process=False)
     if args.text:
         ids, texts = [str(number) for number in range(1, len(args.text) + 1)], args.text
     else:
@@ -53,7 +51,7 @@ def main() -> None:
     with ExitStack() as opened:
         file = sys.stdout
         if args.output_file:
-            try:  # before anything is computed for it
+            try:  # before anything is computed
                 file = opened.enter_context(open(args.output_file, "w", encoding="utf-8"))
             except OSError as error:
                 raise DataError(f"{args.output_file}: cannot be written ({error.strerror})") from error
@@ -73,11 +71,9 @@ def predict(args: Arguments, ids: list[str], texts: list[str]) -> Iterator[dict]
     schema = LabelSchema(tuple(args.labels or trained.labels), trained.descriptions if trained else {})
     threshold = model.choose_threshold(args.threshold)
 
-    rows = rows_from_texts(texts, ids)
-    annotated = annotate(rows, model.processor, schema, max_width=model.max_width, **model.window_limits)
     predictions = predict_spans(
         model,
-        annotated,
+        model.split(rows_from_texts(texts, ids), schema),
         schema,
         batch_size=args.batch_size,
         floor=threshold,

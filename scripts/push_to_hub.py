@@ -4,45 +4,42 @@
     python scripts/push_to_hub.py outputs/medical/best --hub_model_id user/medical-ner-korean --create_pr
     python scripts/push_to_hub.py outputs/medical/best --card_only
 
-The model is first loaded in a fresh process, where it must give the scores and the F1 on the validation documents that
-it gave when it was saved. Run scripts/eval.py before it: the card states the scores that were measured, and no others.
+The model is first loaded in a fresh process. There it must give the same scores, and the same F1 on the validation
+documents, as when it was saved. Run scripts/eval.py first: the card states only scores that were measured.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from glinerko.card import write_card
-from glinerko.cli import make_console, parse_arguments, quieten, run
-from glinerko.errors import PublishError
+from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
+from glinerko.common import PublishError
 from glinerko.hub import read_config
-from glinerko.publishing import prepare_repository, publish, published_files, verify_saved
+from glinerko.sharing.card import write_card
+from glinerko.sharing.publishing import prepare_repository, publish, published_files, verify_saved
+from glinerko.training.checkpoints import VALIDATION
 
 
 @dataclass
 class Arguments:
-    model: str | None = field(default=None, metadata={"help": "directory of the model, or as the first argument"})
-    hub_model_id: str | None = field(default=None, metadata={"help": "user/model; the user is the token's by default"})
-    hub_private_repo: bool | None = field(
-        default=None, metadata={"help": "make a new repository private; the owner's default otherwise"}
-    )
-    hub_token: str | None = field(default=None, metadata={"help": "a token; that of `hf auth login` by default"})
-    revision: str | None = field(default=None, metadata={"help": "branch to commit to, made where there is none"})
-    create_pr: bool = field(default=False, metadata={"help": "open a pull request instead of a commit"})
-    validation_file: str | None = field(
-        default=None, metadata={"help": "the validation documents; validation.jsonl beside the model by default"}
-    )
-    keep_card: bool = field(default=False, metadata={"help": "publish README.md as it is, edited by hand"})
-    card_only: bool = field(default=False, metadata={"help": "write the card and stop"})
+    model: str | None = option(None, "directory of the model; may be the first argument, without the flag")
+    hub_model_id: str | None = option(None, "Hub repository: user/model, or model under the user of the token")
+    hub_private_repo: bool | None = option(None, "privacy of a new repository (default: the owner's default)")
+    hub_token: str | None = option(None, "Hub access token (default: the one saved by `hf auth login`)")
+    revision: str | None = option(None, "branch to commit to, made if there is none (default: main)")
+    create_pr: bool = option(False, "pull request instead of a commit")
+    validation_file: str | None = option(None, "validation documents (default: validation.jsonl beside the model)")
+    keep_card: bool = option(False, "README.md as it is, for example edited by hand")
+    card_only: bool = option(False, "only the card, without an upload")
 
 
 def main() -> None:
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-") and Path(sys.argv[1]).is_dir():
         sys.argv.insert(1, "--model")
     (args,) = parse_arguments(Arguments, description=__doc__)
-    quieten(is_main_process=True)
+    set_log_levels(is_main_process=True)
     console = make_console()
     if args.model is None:
         raise PublishError("pass the directory of a model: scripts/push_to_hub.py outputs/medical/best")
@@ -53,12 +50,12 @@ def main() -> None:
         return
     if args.hub_model_id is None:
         raise PublishError("pass --hub_model_id user/model")
-    validation = Path(args.validation_file or directory.resolve().parent / "validation.jsonl")
+    validation = Path(args.validation_file or directory.resolve().parent / VALIDATION)
     if not validation.is_file():
-        raise PublishError(f"{validation}: no such file; pass --validation_file, against which the model is tried")
+        raise PublishError(f"{validation}: no such file; pass --validation_file, on which the model is checked")
 
     repo_id = prepare_repository(args.hub_model_id, token=args.hub_token, private=args.hub_private_repo)
-    console.print(f"Trying the model in a fresh process, on {validation}", highlight=False)
+    console.print(f"Checking the model in a fresh process, on {validation}", highlight=False)
     verify_saved(directory, validation)
     if not args.keep_card:
         write_card(directory, repo_id)

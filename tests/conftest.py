@@ -13,9 +13,9 @@ import datasets
 import pytest
 import torch
 
-from glinerko.data import label_schema, load_rows
-from glinerko.starter import TINY, build_starter_pair
-from glinerko.swap import swap_encoder
+from glinerko.corpus.reading import label_schema, load_rows
+from glinerko.model.swap import swap_encoder
+from glinerko.training.starter import TINY, build_starter_pair
 
 torch.set_flush_denormal(True)  # as the scripts do
 

@@ -21,7 +21,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from glinerko.pretraining import encoder_config
+from glinerko.training.pretraining import encoder_config
 
 _DEBERTA_PIECES = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "pad_piece": "[PAD]", "bos_piece": "[CLS]",
                    "eos_piece": "[SEP]", "unk_piece": "[UNK]"}  # fmt: skip

@@ -5,9 +5,9 @@ import sys
 
 import torch
 
-from glinerko import training
+from glinerko.training import optimizer
 
-freeze_unused = training.freeze_unused
+freeze_unused = optimizer.freeze_unused
 
 
 def fit_three(model, batch):
@@ -16,6 +16,6 @@ def fit_three(model, batch):
     return freeze_unused(model, batch)
 
 
-training.freeze_unused = fit_three
+optimizer.freeze_unused = fit_three
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

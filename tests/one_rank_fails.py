@@ -4,10 +4,10 @@ import os
 import runpy
 import sys
 
-import glinerko.training
-from glinerko.errors import TrainingError
+from glinerko.common import TrainingError
+from glinerko.training import optimizer
 
-check_step, steps = glinerko.training.check_step, []
+check_step, steps = optimizer.check_step, []
 
 
 def check(*arguments):
@@ -17,7 +17,7 @@ def check(*arguments):
     check_step(*arguments)
 
 
-glinerko.training.check_step = check
+optimizer.check_step = check
 sys.argv = sys.argv[1:]
 sys.path.insert(0, "scripts")
 runpy.run_path(sys.argv[0], run_name="__main__")

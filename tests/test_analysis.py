@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from glinerko.analysis import ErrorClass, count_errors, judge_spans
-from glinerko.data import Example, Mention, Span
+from glinerko.corpus.rows import Example, Mention, Span
+from glinerko.corpus.words import KoreanWordSplitter
+from glinerko.scoring.analysis import ErrorClass, count_errors, judge_spans
 
 LABELS = ("Disease", "Drug")
 #       0123456789012345678901
@@ -14,9 +15,8 @@ GOLD = ((0, 3, "Disease"), (6, 9, "Drug"))
 def judge(*found: tuple[int, int, str], gold=GOLD, outcome="target", seen=frozenset()):
     mentions = tuple(Mention(label, TEXT[start:end], ((start, end),)) for start, end, label in gold)
     example = Example("a", TEXT, LABELS, mentions)
-    (judged,) = judge_spans(
-        [example], [dict.fromkeys(gold, outcome)], [[Span(*key, 0.9) for key in found]], LABELS, seen
-    )
+    predicted, particles = [[Span(*key, 0.9) for key in found]], KoreanWordSplitter().particles
+    (judged,) = judge_spans([example], [dict.fromkeys(gold, outcome)], predicted, LABELS, seen, particles)
     return {(item.is_gold, item.span.key): item for item in judged}
 
 

@@ -1,4 +1,4 @@
-"""The card states what was measured, and nothing that must stay at home."""
+"""The card states what was measured, and nothing that must stay private."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT
 from huggingface_hub import ModelCard
 
-from glinerko import card
-from glinerko.card import write_card
-from glinerko.publishing import published_files
+from glinerko.sharing import card
+from glinerko.sharing.card import write_card
+from glinerko.sharing.publishing import published_files
 
 EXAMPLE = ROOT / "docs" / "model_card"
 TOKEN, PATIENT, HOME = "hf_aSecretToken", "김철수 환자는 당뇨병으로", "/home/ada/patients"
@@ -20,7 +20,7 @@ TOKEN, PATIENT, HOME = "hf_aSecretToken", "김철수 환자는 당뇨병으로",
 
 @pytest.fixture
 def run(tmp_path):
-    """A run's directory with facts and, among them, what must not be published."""
+    """The directory of a run with facts and, among them, what must not be published."""
     best = tmp_path / "ward" / "best"
     best.mkdir(parents=True)
     (best / "model.safetensors").write_bytes(b"weights")

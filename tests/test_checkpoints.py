@@ -4,8 +4,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from glinerko import checkpoints
-from glinerko.checkpoints import (
+from glinerko.common import TrainingError
+from glinerko.training import checkpoints
+from glinerko.training.checkpoints import (
     dataset_digest,
     differences,
     find_checkpoint,
@@ -13,7 +14,6 @@ from glinerko.checkpoints import (
     read_checkpoint,
     save_checkpoint,
 )
-from glinerko.errors import TrainingError
 
 
 @pytest.fixture

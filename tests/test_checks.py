@@ -11,13 +11,16 @@ from test_swap import edit_json, roberta
 from tokenizers import Tokenizer, models
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
-from glinerko import checks
-from glinerko.checks import Status, verify_swap
-from glinerko.data import load_rows
-from glinerko.hub import load_extractor
-from glinerko.segmentation import measure_segmentation
-from glinerko.targets import annotate, measure_reach, training_windows, window_from_row
-from glinerko.tokenization import load_encoder_tokenizer
+from glinerko.corpus.reading import load_rows
+from glinerko.corpus.report import measure_reach, measure_segmentation
+from glinerko.corpus.tokens import load_encoder_tokenizer
+from glinerko.corpus.windows import training_windows, window_from_row
+from glinerko.corpus.words import load_word_splitter
+from glinerko.model import extractor
+from glinerko.model.extractor import load_extractor
+from glinerko.verification import checks
+from glinerko.verification.candidates import EncoderFiles
+from glinerko.verification.checks import Status, verify_swap
 
 NAMES = [
     "safe files", "architecture", "hidden size", "tokenizer fidelity", "segmentation", "word-splitter reach",
@@ -37,8 +40,8 @@ def texts(rows):
 
 @pytest.fixture
 def windows(model, rows, schema):
-    annotated = annotate(rows.select(range(8)), model.processor, schema, max_width=12)
-    return [window_from_row(row) for row in training_windows(annotated, schema)]
+    aligned = model.align(rows.select(range(8)))
+    return [window_from_row(row) for row in training_windows(aligned, schema)]
 
 
 @pytest.fixture
@@ -48,22 +51,22 @@ def encoder(pair, tmp_path):
 
 
 def verify(base, encoder, rows, **options) -> dict[str, checks.Check]:
-    found = list(verify_swap(base, encoder, rows, **options))
-    assert [check.name for check in found] == NAMES  # every check says something, whatever fails
-    return {check.name: check for check in found}
+    results = list(verify_swap(base, encoder, rows, **options))
+    assert [check.name for check in results] == NAMES  # every check says something, whatever fails
+    return {check.name: check for check in results}
 
 
-def failed(found: dict[str, checks.Check]) -> set[str]:
-    return {name for name, check in found.items() if check.status is Status.FAIL}
+def failed(results: dict[str, checks.Check]) -> set[str]:
+    return {name for name, check in results.items() if check.status is Status.FAIL}
 
 
 def test_the_tiny_pair_passes(pair, rows):
-    found = verify(*pair, rows)
-    assert not failed(found)
-    assert found["tokenizer fidelity"].status is Status.WARN  # the wrong class in its tokenizer_config.json
-    assert "AutoTokenizer alone gets it wrong (TypeError" in found["tokenizer fidelity"].evidence
-    assert found["extraction"].evidence.endswith("reach the full stop it adds")
-    assert {name for name, check in found.items() if check.status is not Status.PASS} == {"tokenizer fidelity"}
+    results = verify(*pair, rows)
+    assert not failed(results)
+    assert results["tokenizer fidelity"].status is Status.WARN  # the wrong class in its tokenizer_config.json
+    assert "AutoTokenizer alone gets it wrong (TypeError" in results["tokenizer fidelity"].evidence
+    assert results["extraction"].evidence.endswith("reach the full stop it adds")
+    assert {name for name, check in results.items() if check.status is not Status.PASS} == {"tokenizer fidelity"}
 
 
 def test_another_architecture_fails_or_warns_where_new_heads_are_asked_for(pair, rows, tmp_path):
@@ -80,17 +83,17 @@ def test_another_architecture_fails_or_warns_where_new_heads_are_asked_for(pair,
 
 def test_remote_code_is_refused(pair, encoder, rows):
     edit_json(encoder / "config.json", auto_map={"AutoModel": "modeling.Model"})
-    found = verify(pair[0], encoder, rows)
-    assert {"safe files", "architecture", "forward pass"} <= failed(found)
-    assert "code of its own" in found["safe files"].evidence
+    results = verify(pair[0], encoder, rows)
+    assert {"safe files", "architecture", "forward pass"} <= failed(results)
+    assert "code of its own" in results["safe files"].evidence
 
 
 def test_truncated_weights_are_named(pair, encoder, rows):
     weights = encoder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    found = verify(pair[0], encoder, rows)
-    assert failed(found) == {"safe files", "forward pass"}
-    assert "model.safetensors is damaged" in found["safe files"].evidence
+    results = verify(pair[0], encoder, rows)
+    assert failed(results) == {"safe files", "forward pass"}
+    assert "model.safetensors is damaged" in results["safe files"].evidence
 
 
 def test_missing_weights_are_named(encoder):
@@ -102,9 +105,9 @@ def test_a_pickle_is_read_but_warned_of(pair, encoder, rows):
     module = AutoModel.from_pretrained(encoder)
     (encoder / "model.safetensors").unlink()
     torch.save(module.state_dict(), encoder / "pytorch_model.bin")
-    found = verify(pair[0], encoder, rows)
-    assert not failed(found)
-    assert found["safe files"].status is Status.WARN
+    results = verify(pair[0], encoder, rows)
+    assert not failed(results)
+    assert results["safe files"].status is Status.WARN
 
 
 def test_weights_that_are_not_finite_fail_the_forward_pass(pair, encoder, rows, model, texts):
@@ -128,57 +131,57 @@ def test_a_tokenizer_of_the_wrong_model_fails(pair, texts):
     rebuilt = Tokenizer(models.Unigram(vocabulary, unk_id=3))  # what a later transformers may do without a word
     rebuilt.pre_tokenizer = kind.backend_tokenizer.pre_tokenizer
     wrong = PreTrainedTokenizerFast(tokenizer_object=rebuilt, unk_token="[UNK]", pad_token="[PAD]")
-    found = checks.check_tokenizer(pair[1], wrong, 10_000, texts)
-    assert found.status is Status.FAIL
-    assert "loaded as Unigram, but tokenizer.json holds WordPiece" in found.evidence
+    check = checks.check_tokenizer(EncoderFiles(pair[1], tokenizer=wrong), 10_000, texts)
+    assert check.status is Status.FAIL
+    assert "loaded as Unigram, but tokenizer.json holds WordPiece" in check.evidence
 
 
 def test_a_tokenizer_that_cuts_otherwise_fails(pair, encoder, texts):
     edit_json(encoder / "tokenizer.json", normalizer={"type": "Lowercase"})
-    found = checks.check_tokenizer(pair[1], load_encoder_tokenizer(encoder), 10_000, texts)
-    assert found.status is Status.FAIL
-    assert "differently than tokenizer.json" in found.evidence
+    check = checks.check_tokenizer(EncoderFiles(pair[1], tokenizer=load_encoder_tokenizer(encoder)), 10_000, texts)
+    assert check.status is Status.FAIL
+    assert "differently than tokenizer.json" in check.evidence
 
 
 def test_ids_without_a_row_fail(pair, texts):
-    found = checks.check_tokenizer(pair[1], load_encoder_tokenizer(pair[1]), 100, texts)
-    assert found.status is Status.FAIL
-    assert "has no row among 100" in found.evidence
+    check = checks.check_tokenizer(EncoderFiles(pair[1], tokenizer=load_encoder_tokenizer(pair[1])), 100, texts)
+    assert check.status is Status.FAIL
+    assert "has no row among 100" in check.evidence
 
 
 def test_a_tokenizer_without_its_special_tokens_fails(pair, texts):
     tokenizer = load_encoder_tokenizer(pair[1])
     tokenizer.cls_token = None
-    assert "no cls_token" in checks.check_tokenizer(pair[1], tokenizer, 10_000, texts).evidence
+    assert "no cls_token" in checks.check_tokenizer(EncoderFiles(pair[1], tokenizer=tokenizer), 10_000, texts).evidence
 
 
 def test_syllables_fail_the_segmentation(pair, rows):
     base = AutoTokenizer.from_pretrained(pair[0])
-    found = checks.check_segmentation(measure_segmentation(base, *checks.trial_texts(rows)))
-    assert found.status is Status.FAIL
-    assert "single syllables 100%" in found.evidence
+    check = checks.check_segmentation(measure_segmentation(base, *checks.trial_texts(rows)))
+    assert check.status is Status.FAIL
+    assert "single syllables 100%" in check.evidence
 
 
 def test_white_space_fails_the_reach(rows):
-    reach = measure_reach(rows, ["whitespace"], [8, 12])
+    reach = measure_reach(rows, {"whitespace": load_word_splitter("whitespace")}, [8, 12])
     assert checks.check_reach(reach, "whitespace", 12).status is Status.FAIL
 
 
 def test_changed_heads_are_found(pair, model):
     base = load_extractor(pair[0])
     next(model.span_rep.parameters()).data.flatten()[0].add_(1e-3)
-    found = checks.check_heads_kept(model, base, "keep")
-    assert found.status is Status.FAIL
-    assert "span_rep" in found.evidence
+    check = checks.check_heads_kept(model, base, "keep")
+    assert check.status is Status.FAIL
+    assert "span_rep" in check.evidence
 
 
 def test_a_frozen_encoder_fails(model, windows, schema):
     batch = model.processor.collate(windows[:2], schema)
     assert checks.check_backward(model, batch).status is Status.PASS
     model.encoder.requires_grad_(False)
-    found = checks.check_backward(model, batch)
-    assert found.status is Status.FAIL
-    assert "encoder." in found.evidence
+    check = checks.check_backward(model, batch)
+    assert check.status is Status.FAIL
+    assert "encoder." in check.evidence
 
 
 def test_a_detached_encoder_fails(model, windows, schema):
@@ -197,46 +200,47 @@ def test_a_parameter_in_no_group_is_named(model, monkeypatch):
 def test_a_shut_gate_fails(model, windows, schema):
     last = model.count_pred[-1]
     last.bias.data[0] = 1e4
-    found = checks.check_count_gate(model, windows, schema)
-    assert found.status is Status.FAIL
-    assert found.evidence.startswith("open for 0% of the documents before training, 0% after")
+    check = checks.check_count_gate(model, windows, schema)
+    assert check.status is Status.FAIL
+    assert check.evidence.startswith("open for 0% of the documents before training, 0% after")
 
 
 def test_spans_outside_their_text_fail(model, rows, schema, monkeypatch):
-    annotated = annotate(rows.select(range(2)), model.processor, schema, max_width=12)
-    assert checks.check_extraction(model, annotated, schema).status is Status.PASS
+    documents = model.split(rows.select(range(2)))
+    assert checks.check_extraction(model, documents, schema).status is Status.PASS
     real = checks.predict_spans
 
     def shifted(*args, **kwargs):
-        found = real(*args, **kwargs)
-        found.candidates[0] = [found.candidates[0][0].__class__(0, 10_000, "Drug", 0.5)]
-        return found
+        predictions = real(*args, **kwargs)
+        predictions.candidates[0] = [predictions.candidates[0][0].__class__(0, 10_000, "Drug", 0.5)]
+        return predictions
 
     monkeypatch.setattr(checks, "predict_spans", shifted)
-    assert checks.check_extraction(model, annotated, schema).status is Status.FAIL
+    assert checks.check_extraction(model, documents, schema).status is Status.FAIL
 
 
-def test_a_model_that_reloads_otherwise_fails(model, windows, schema, monkeypatch):
-    real = checks.load_extractor
+def test_a_model_that_reloads_otherwise_fails(model, monkeypatch):
+    real = extractor.load_extractor
 
-    def damaged(directory):
-        again = real(directory)
+    def damaged(directory, **options):
+        again = real(directory, **options)
         again.count_pred[-1].bias.data[0] = 1e4
         return again
 
-    monkeypatch.setattr(checks, "load_extractor", damaged)
-    assert checks.check_reload(model, windows, schema).status is Status.FAIL
+    monkeypatch.setattr(extractor, "load_extractor", damaged)
+    assert checks.check_reload(model).status is Status.FAIL
 
 
 def test_what_is_no_encoder_fails_and_the_rest_is_skipped(pair, rows, tmp_path):
     (tmp_path / "gliner_config.json").write_text(json.dumps({"model_name": "x"}))
-    found = verify(pair[0], tmp_path, rows)
-    assert "a complete GLiNER v1 model" in found["architecture"].evidence
-    assert found["save and reload"].status is Status.SKIP
+    results = verify(pair[0], tmp_path, rows)
+    assert "a complete GLiNER v1 model" in results["architecture"].evidence
+    assert results["save and reload"].status is Status.SKIP
 
 
 def test_reach_on_the_real_corpus(real_corpus):
-    reach = measure_reach(load_rows(real_corpus)[0], ["whitespace", "korean"], [8, 12])
+    splitters = {name: load_word_splitter(name) for name in ("whitespace", "korean")}
+    reach = measure_reach(load_rows(real_corpus)[0], splitters, [8, 12])
     assert reach["whitespace"][8] == pytest.approx(0.776, abs=0.005)
     assert reach["whitespace"][12] == pytest.approx(0.781, abs=0.005)
     assert reach["korean"][8] >= 0.964

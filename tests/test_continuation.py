@@ -7,14 +7,14 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from glinerko.continuation import MARK, ContinuationTokenizer
-from glinerko.data import label_schema, load_rows
-from glinerko.errors import LoadError
-from glinerko.hub import load_extractor
-from glinerko.prediction import predict_spans
-from glinerko.swap import swap_encoder
-from glinerko.targets import annotate
-from glinerko.windows import Window
+from glinerko.common import LoadError
+from glinerko.corpus.processor import Window
+from glinerko.corpus.reading import label_schema, load_rows
+from glinerko.corpus.tokens import MARK, ContinuationTokenizer
+from glinerko.corpus.windows import split_and_align
+from glinerko.model.extractor import load_extractor
+from glinerko.model.swap import swap_encoder
+from glinerko.scoring.prediction import predict_spans
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def test_windows_prediction_and_gliner2_s_own_extraction_share_one_path(continue
     text = ("환자에게 (당뇨병)으로 인슐린 5mg을 투여한다.\n" * 20).strip()
     rows, _ = load_rows(write_rows({"text": text, "entities": {"Disease": ["당뇨병"], "Drug": ["인슐린"]}}))
     schema = label_schema(rows)
-    short = annotate(rows, continued.processor, schema, max_width=12, max_length=100, window_overlap=20)
+    short = split_and_align(rows, continued.processor, schema, max_width=12, max_length=100, window_overlap=20)
     assert len(short[0]["windows"]) > 3
-    whole = annotate(rows, continued.processor, schema, max_width=12, max_length=2000)
+    whole = split_and_align(rows, continued.processor, schema, max_width=12, max_length=2000)
     (ours,) = predict_spans(continued, whole, schema, floor=0.3).spans
     result = continued.extract_entities(text, list(schema.labels), threshold=0.3, include_spans=True)
     theirs = {(m["start"], m["end"], label) for label, found in result["entities"].items() for m in found}

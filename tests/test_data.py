@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from glinerko.data import Example, fold_rows, label_schema, load_rows, require_labels, shared_texts, split_rows
-from glinerko.errors import DataError
-from glinerko.rows import find_mention
+from glinerko.common import DataError
+from glinerko.corpus.reading import fold_rows, label_schema, load_rows, require_labels, shared_texts, split_rows
+from glinerko.corpus.rows import Example, find_mention
 
 TEXT = "당뇨병 환자에게 인슐린을 투여한다."
 DESCRIPTIONS = {"Disease": "질병", "Drug": "약물"}
@@ -207,7 +207,7 @@ def test_rows_of_any_kind_are_read_whole_or_named(tmp_path, content):
         assert len(row["mentions"]) == sum(len(found or ()) for found in body["entities"].values())
         for mention in row["mentions"]:
             for span in mention["spans"]:
-                found = row["text"][span["start"] : span["end"]]
+                found = row["text"][slice(*span)]
                 assert "".join(found.split()) == "".join(mention["text"].split())
     if bad:
         with pytest.raises(DataError, match=r"fuzz\.jsonl, line \d+: "):

@@ -1,4 +1,4 @@
-"""What ``scripts/eval.py`` decides before any model is asked."""
+"""What ``scripts/eval.py`` decides before a model is loaded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from glinerko.data import LabelSchema
-from glinerko.errors import DataError, GlinerkoError, LoadError
+from glinerko.common import DataError, GlinerkoError, LoadError
+from glinerko.corpus.rows import LabelSchema
 
 _spec = importlib.util.spec_from_file_location("eval_script", ROOT / "scripts" / "eval.py")
 script = sys.modules["eval_script"] = importlib.util.module_from_spec(_spec)

@@ -6,8 +6,9 @@ import warnings
 import pytest
 from layouts import gliner_v1
 
-from glinerko.errors import LoadError
-from glinerko.gliner_v1 import is_gliner_v1, load_gliner, predict_with_gliner
+from glinerko.common import LoadError
+from glinerko.hub import is_gliner_v1
+from glinerko.scoring.prediction import load_gliner, predict_with_gliner
 
 ASKED = ("disease", "drug")
 
@@ -36,7 +37,7 @@ def test_a_long_text_is_read_to_its_end(directory):
     model = load_gliner(directory)
     text = "고혈압 환자 " * 30
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # gliner warns where it truncates
+        warnings.simplefilter("error")  # gliner warns if it truncates
         predictions = predict_with_gliner(model, [text], ASKED, floor=0.3)
     assert predictions.windows > 3
     (spans,) = predictions.candidates

@@ -6,12 +6,12 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from glinerko.errors import LoadError
-from glinerko.hub import load_extractor
-from glinerko.lora import add_lora
-from glinerko.swap import swap_encoder
-from glinerko.targets import annotate, training_windows, window_from_row
-from glinerko.training import freeze_unused, parameter_groups
+from glinerko.common import LoadError
+from glinerko.corpus.windows import split_and_align, training_windows, window_from_row
+from glinerko.model.extractor import load_extractor
+from glinerko.model.lora import add_lora
+from glinerko.model.swap import swap_encoder
+from glinerko.training.optimizer import freeze_unused, parameter_groups
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def adapted(pair, schema):
 @pytest.fixture
 def batch(adapted, sample_rows, schema):
     processor = adapted[0].processor
-    annotated = annotate(sample_rows.select(range(4)), processor, schema, max_width=12)
+    annotated = split_and_align(sample_rows.select(range(4)), processor, schema, max_width=12)
     return processor.collate([window_from_row(row) for row in training_windows(annotated, schema)], schema)
 
 

@@ -5,19 +5,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glinerko.data import Example, Mention, Span
-from glinerko.metrics import (
+from glinerko.corpus.rows import Example, Mention, Span
+from glinerko.scoring.metrics import (
     Score,
     best_threshold,
+    compare_f1,
+    difference_error,
+    f1_interval,
     match_dictionary,
+    micro_f1,
     precision_recall,
     score_modes,
     score_spans,
     score_strings,
     sweep,
 )
-from glinerko.prediction import Predictions
-from glinerko.significance import compare_f1, difference_error, f1_interval, micro_f1
+from glinerko.scoring.prediction import Predictions
 
 LABELS = ("Disease", "Drug")
 #       0123456789012345

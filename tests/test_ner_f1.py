@@ -4,13 +4,13 @@ import evaluate
 import pytest
 from conftest import ROOT
 
-from glinerko.data import Example, Mention, Span
-from glinerko.metrics import score_spans, score_strings
+from glinerko.corpus.rows import Example, Mention, Span
+from glinerko.scoring.metrics import score_spans, score_strings
 
 
 @pytest.fixture
 def ner_f1(tmp_path):
-    return evaluate.load(str(ROOT / "glinerko" / "ner_f1.py"), cache_dir=str(tmp_path))
+    return evaluate.load(str(ROOT / "glinerko" / "scoring" / "ner_f1.py"), cache_dir=str(tmp_path))
 
 
 def span(start: int, end: int, label: str, text: str) -> dict:

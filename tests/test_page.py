@@ -8,10 +8,11 @@ import subprocess
 
 import pytest
 
-from glinerko.analysis import count_errors, judge_spans
-from glinerko.data import Example, Mention, Span
-from glinerko.page import render_page
-from glinerko.plots import error_plot, label_plot, precision_recall_plot, save_plots, threshold_plot
+from glinerko.corpus.report import DataReport
+from glinerko.corpus.rows import Example, Mention, Span
+from glinerko.corpus.words import KoreanWordSplitter
+from glinerko.scoring.analysis import count_errors, judge_spans
+from glinerko.sharing.page import evaluation_plots, render_page, save_plots
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -23,23 +24,16 @@ def page(tmp_path):
     examples = [Example("first", text, ("Disease", "Drug"), gold), Example("second", "정상", ("Disease", "Drug"), ())]
     found = [[Span(0, 5, "Disease", 0.9), Span(9, 12, "Drug", 0.8)], []]
     outcomes = [dict.fromkeys(examples[0].gold_spans, "target"), {}]
-    judged = judge_spans(examples, outcomes, found, ("Disease", "Drug"))
-    errors = count_errors(judged)
-    scores = {"overall": {"f1": 0.5, "f1_interval": (0.1, 0.9), "target": 0.6, "verdict": "MISS"}}
-    plots = save_plots(
-        {
-            "precision_recall": precision_recall_plot([(0.9, 0.5, 0.5)], 0.25),
-            "threshold": threshold_plot({0.5: {"f1": 0.5, "precision": 0.5, "recall": 0.5}}, 0.5),
-            "labels": label_plot(scores),
-            "errors": error_plot({side: groups["all"] for side, groups in errors.items()}),
-        },
-        tmp_path,
-    )
-    result = {"model": "m", "documents": 2, "test_file": "t", "metric": "string_f1", "threshold": 0.5, "threshold_source": "as asked",
-              "targets": scores, "errors": errors}  # fmt: skip
-    rows = {"strict spans": {"precision": 0.5, "recall": 0.5, "f1": 0.5}}
+    judged = judge_spans(examples, outcomes, found, ("Disease", "Drug"), particles=KoreanWordSplitter().particles)
+    score = {"f1": 0.5, "precision": 0.5, "recall": 0.5}
+    data = DataReport("t", documents=2, words=4).to_dict()
+    targets = {"overall": {"f1": 0.5, "f1_interval": (0.1, 0.9), "target": 0.6, "verdict": "MISS"}}
+    result = {"model": "m", "documents": 2, "test_file": "t", "metric": "string_f1", "threshold": 0.5, "threshold_source": "as requested",
+              "span_f1": {"overall": score, "labels": {}}, "modes": {}, "ceiling": {}, "closed_gates": 0, "data": data, "targets": targets, "sweep": {0.5: score},
+              "average_precision": 0.25, "errors": count_errors(judged)}  # fmt: skip
+    plots = save_plots(evaluation_plots(result, [(0.9, 0.5, 0.5)]), tmp_path)
     path = tmp_path / "index.html"
-    path.write_text(render_page(result, rows, plots, examples, judged), encoding="utf-8")
+    path.write_text(render_page(result, plots, examples, judged), encoding="utf-8")
     return path
 
 

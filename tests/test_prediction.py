@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glinerko.data import Span, label_schema, load_rows
-from glinerko.errors import DataError
-from glinerko.prediction import Predictions, predict_spans, resolve_greedily
-from glinerko.targets import annotate
+from glinerko.common import DataError
+from glinerko.corpus.reading import label_schema, load_rows
+from glinerko.corpus.rows import Span
+from glinerko.corpus.windows import split_into_windows
+from glinerko.scoring.prediction import Predictions, predict_spans, resolve_greedily
 
 
 @pytest.fixture
@@ -24,19 +25,19 @@ def spread_model(model):
 
 
 @pytest.fixture
-def annotated(spread_model, sample_rows, schema):
-    return annotate(sample_rows.select(range(24)), spread_model.processor, schema, max_width=12)
+def documents(spread_model, sample_rows, schema):
+    return split_into_windows(sample_rows.select(range(24)), spread_model.processor, schema)
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.3, 0.5, 0.7, 0.95])
-def test_one_pass_gives_what_gliner2_extracts_at_every_threshold(spread_model, annotated, schema, threshold):
-    predictions = predict_spans(spread_model, annotated, schema)
+def test_one_pass_gives_what_gliner2_extracts_at_every_threshold(spread_model, documents, schema, threshold):
+    predictions = predict_spans(spread_model, documents, schema)
     entities = spread_model.create_schema().entities(schema.descriptions)
     theirs = spread_model.batch_extract(
-        annotated["text"][:], entities, batch_size=24, threshold=threshold, include_spans=True, include_confidence=True
+        documents["text"][:], entities, batch_size=24, threshold=threshold, include_spans=True, include_confidence=True
     )
     found = 0
-    for text, spans, result in zip(annotated["text"], predictions.at_threshold(threshold), theirs, strict=True):
+    for text, spans, result in zip(documents["text"], predictions.at_threshold(threshold), theirs, strict=True):
         expected = {
             (mention["start"], mention["end"], label)
             for label, mentions in result["entities"].items()
@@ -48,18 +49,18 @@ def test_one_pass_gives_what_gliner2_extracts_at_every_threshold(spread_model, a
     assert found > 0
 
 
-def test_a_shut_gate_returns_nothing_and_is_counted(spread_model, annotated, schema):
+def test_a_shut_gate_returns_nothing_and_is_counted(spread_model, documents, schema):
     with torch.no_grad():
         spread_model.count_pred[-1].bias[0] += 1000.0
-    predictions = predict_spans(spread_model, annotated, schema, floor=0.0)
-    assert predictions.closed_gates == predictions.windows == len(annotated)
+    predictions = predict_spans(spread_model, documents, schema, floor=0.0)
+    assert predictions.closed_gates == predictions.windows == len(documents)
     assert not any(predictions.spans)
 
 
 def test_full_stop_that_gliner2_adds_is_never_predicted(spread_model, write_rows, schema):
     rows, _ = load_rows(write_rows({"text": "당뇨병", "entities": {}}))
-    annotated = annotate(rows, spread_model.processor, schema, max_width=12)
-    (spans,) = predict_spans(spread_model, annotated, schema, floor=0.0).spans
+    documents = split_into_windows(rows, spread_model.processor, schema)
+    (spans,) = predict_spans(spread_model, documents, schema, floor=0.0).spans
     assert spans
     assert all(span.end <= 3 for span in spans)
 
@@ -68,8 +69,8 @@ def test_spans_of_overlapping_windows_are_merged(spread_model, write_rows):
     text = "환자는 당뇨병으로 인슐린을 투여하였다.\n" * 20
     rows, _ = load_rows(write_rows({"text": text, "entities": {"Disease": [], "Drug": []}}))
     schema = label_schema(rows)
-    annotated = annotate(rows, spread_model.processor, schema, max_width=12, max_length=120, window_overlap=60)
-    predictions = predict_spans(spread_model, annotated, schema, floor=0.3)
+    documents = split_into_windows(rows, spread_model.processor, schema, max_length=120, window_overlap=60)
+    predictions = predict_spans(spread_model, documents, schema, floor=0.3)
     assert predictions.windows > 3
     (spans,) = predictions.spans
     for label in schema.labels:
@@ -78,9 +79,9 @@ def test_spans_of_overlapping_windows_are_merged(spread_model, write_rows):
     assert max(span.end for span in spans) > len(text) * 0.8
 
 
-def test_batching_and_order_do_not_change_predictions(spread_model, annotated, schema):
-    one, many = (predict_spans(spread_model, annotated, schema, batch_size=size).spans for size in (1, 24))
-    chosen = predict_spans(spread_model, annotated, schema, indices=[5, 2]).spans
+def test_batching_and_order_do_not_change_predictions(spread_model, documents, schema):
+    one, many = (predict_spans(spread_model, documents, schema, batch_size=size).spans for size in (1, 24))
+    chosen = predict_spans(spread_model, documents, schema, indices=[5, 2]).spans
     for first, second in zip([*one, one[5], one[2]], [*many, *chosen], strict=True):
         assert [span.key for span in first] == [span.key for span in second]
         assert [span.score for span in first] == pytest.approx([span.score for span in second], abs=1e-5)
@@ -106,7 +107,7 @@ def test_greedy_resolution_is_the_plain_one(candidates):
     assert resolve_greedily(candidates) == sorted(kept)
 
 
-def test_other_overlap_policies_are_resolved_anew_at_every_threshold():
+def test_other_overlap_policies_are_resolved_again_at_every_threshold():
     """The best span of `flat` at 0.3 is no part of it at 0.5, so that filtering would be wrong."""
     spans = [Span(0, 2, "Drug", 0.5), Span(0, 1, "Drug", 0.4), Span(1, 2, "Drug", 0.4), Span(0, 2, "Disease", 0.2)]
     predictions = Predictions([spans])
@@ -124,16 +125,16 @@ def test_other_overlap_policies_are_resolved_anew_at_every_threshold():
 
 
 @pytest.mark.parametrize("policy", ["flat", "nested", "longest", "allow"])
-def test_overlap_policies_are_those_of_gliner2(spread_model, annotated, schema, policy):
-    found = predict_spans(spread_model, annotated, schema, floor=0.3).at_threshold(0.3, policy)
+def test_overlap_policies_are_those_of_gliner2(spread_model, documents, schema, policy):
+    found = predict_spans(spread_model, documents, schema, floor=0.3).at_threshold(0.3, policy)
     entities = spread_model.create_schema().entities(schema.descriptions)
     theirs = spread_model.batch_extract(
-        annotated["text"][:], entities, batch_size=24, threshold=0.3, include_spans=True, overlap_policy=policy
+        documents["text"][:], entities, batch_size=24, threshold=0.3, include_spans=True, overlap_policy=policy
     )
     compared = 0
-    for text, spans, result in zip(annotated["text"], found, theirs, strict=True):
+    for text, spans, result in zip(documents["text"], found, theirs, strict=True):
         expected = {(m["start"], m["end"], label) for label, ms in result["entities"].items() for m in ms}
-        if not any(end > len(text) for _, end, _ in expected):  # where gliner2's full stop takes no part
+        if not any(end > len(text) for _, end, _ in expected):  # unless gliner2's full stop takes part
             assert {span.key for span in spans} == expected
             compared += bool(expected)
     assert compared > 5

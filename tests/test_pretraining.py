@@ -12,9 +12,11 @@ from test_scripts import LAUNCH, one_line_error, run
 from test_swap import roberta
 from transformers import AutoTokenizer, DebertaV2ForMaskedLM, PreTrainedTokenizerFast
 
-from glinerko.files import file_digest
-from glinerko.hub import load_extractor
-from glinerko.pretraining import (
+from glinerko.common import file_digest
+from glinerko.corpus.tokens import load_encoder_tokenizer
+from glinerko.model.extractor import load_extractor
+from glinerko.model.swap import swap_encoder
+from glinerko.training.pretraining import (
     SPECIAL_TOKENS,
     MaskedLanguageModel,
     WholeWordCollator,
@@ -23,8 +25,6 @@ from glinerko.pretraining import (
     load_masked_language_model,
     word_piece_tokenizer,
 )
-from glinerko.swap import swap_encoder
-from glinerko.tokenization import load_encoder_tokenizer
 
 PRETRAIN = "scripts/pretrain_encoder.py"
 TEXTS = ["당뇨병 환자에게 인슐린을 투여함", "고혈압 환자에게 암로디핀을 투여함", "당뇨병으로 내원함"] * 4

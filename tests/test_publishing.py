@@ -12,14 +12,15 @@ from hub_server import GUEST, READ, WRITE, Fault, serve
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from glinerko.data import Example, write_rows
-from glinerko.errors import LoadError, PublishError
-from glinerko.hub import load_extractor
-from glinerko.metrics import score_strings
-from glinerko.prediction import predict_spans
-from glinerko.publishing import _find_fault, prepare_repository, publish, published_files, verify_saved
-from glinerko.swap import swap_encoder
-from glinerko.targets import annotate
+from glinerko.common import LoadError, PublishError
+from glinerko.corpus.reading import write_rows
+from glinerko.corpus.rows import Example
+from glinerko.corpus.windows import split_and_align
+from glinerko.model.extractor import load_extractor
+from glinerko.model.swap import swap_encoder
+from glinerko.scoring.metrics import score_strings
+from glinerko.scoring.prediction import predict_spans
+from glinerko.sharing.publishing import _find_fault, prepare_repository, publish, published_files, verify_saved
 
 NAME = "ada/korean-ner"
 
@@ -45,7 +46,7 @@ def saved(pair, schema, sample_rows, tmp_path_factory):
     model, _ = swap_encoder(*pair, schema=schema)
     rows = sample_rows.select(range(8))
     limits = {"max_length": 256, "window_overlap": 16}
-    annotated = annotate(rows, model.processor, schema, max_width=12, **limits)
+    annotated = split_and_align(rows, model.processor, schema, max_width=12, **limits)
     found = predict_spans(model, annotated, schema)
     threshold = sorted(span.score for spans in found.spans for span in spans)[-40]
     f1 = score_strings([Example.from_row(row) for row in rows], found.at_threshold(threshold), schema.labels).overall.f1
@@ -85,7 +86,7 @@ def test_the_round_trip_gives_the_same_model_and_a_second_push_no_commit(hub, di
     assert len(repository.commits) == 2
 
     ours, theirs = load_extractor(directory), load_extractor(NAME)
-    annotated = annotate(sample_rows.select(range(8)), ours.processor, schema, max_width=12, **ours.window_limits)
+    annotated = split_and_align(sample_rows.select(range(8)), ours.processor, schema, max_width=12, **ours.window_limits)
     local, remote = (predict_spans(model, annotated, schema).spans for model in (ours, theirs))
     assert local == remote
     assert sum(map(len, local)) > 0

@@ -1,4 +1,4 @@
-"""The recipes name what the scripts have, and what they learn from is read as it was written."""
+"""Recipes use options that the scripts have and say which stages can resume; their data is read as it was written."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from glinerko.data import Example, load_rows, read_gazetteer
-from glinerko.errors import DataError
+from glinerko.common import DataError, GlinerkoError
+from glinerko.corpus.reading import load_rows
+from glinerko.corpus.rows import Example
 
 KLUE = """## a comment
 ## klue-ner-v1_dev_00000\t<경찰:OG>은 <박:PS>씨
@@ -29,13 +30,59 @@ KLUE = """## a comment
 """
 
 
-@pytest.mark.parametrize("recipe", ["real_corpus", "related_labels"])
-def test_a_recipe_names_options_that_its_scripts_have(recipe, monkeypatch):
+@pytest.fixture(autouse=True)
+def _scripts_can_be_imported(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    for stage in yaml.safe_load((ROOT / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")):
-        for script, options in stage.items():
-            classes = [value for value in vars(import_module(script)).values() if is_dataclass(value)]
-            assert options.keys() <= {field.name for each in classes for field in fields(each)}
+    monkeypatch.syspath_prepend(ROOT / "recipes")
+
+
+@pytest.mark.parametrize("recipe", ["real_corpus", "related_labels"])
+def test_a_recipe_names_options_that_its_scripts_have(recipe):
+    for script, options in stages(recipe):
+        assert options.keys() <= options_of(script)
+
+
+@pytest.mark.parametrize("recipe", ["real_corpus", "related_labels"])
+def test_a_recipe_says_of_each_stage_that_can_resume_that_it_does(recipe):
+    for script, options in stages(recipe):
+        expected = "latest" if "resume_from_checkpoint" in options_of(script) else None
+        assert options.get("resume_from_checkpoint") == expected
+
+
+def stages(recipe):
+    entries = yaml.safe_load((ROOT / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8"))
+    return [stage for entry in entries for stage in entry.items()]
+
+
+def options_of(script):
+    classes = [value for value in vars(import_module(script)).values() if is_dataclass(value)]
+    return {field.name for each in classes for field in fields(each)}
+
+
+def test_only_a_stage_that_can_resume_is_told_to_and_that_is_not_compared(tmp_path, monkeypatch):
+    pipeline = import_module("cross_validate").Pipeline
+    commands = []
+    monkeypatch.setattr(pipeline, "call", lambda self, command: commands.append(command[2:]))
+    resumable = {"output_dir": tmp_path / "{fold}", "resume_from_checkpoint": "latest", "train_file": ["{text}", "b"]}
+    scored = {"model": "m", "report_dir": tmp_path / "dev"}
+
+    def run_both(resumable, scored):
+        both = pipeline({"{fold}": ["fold-0"], "{text}": ["a", "c"]}, ["digest"])
+        both.run("pretrain_encoder", resumable, ["--seed", "1"])
+        both.run("eval", scored)
+
+    run_both(resumable, scored)
+    flags = ["--output_dir", str(tmp_path / "fold-0"), "--train_file", "a", "c", "b", "--seed", "1"]
+    assert commands == [
+        [*flags, "--resume_from_checkpoint", "latest"],
+        ["--model", "m", "--report_dir", str(tmp_path / "dev")],
+    ]
+    assert json.loads((tmp_path / "fold-0.done").read_text()) == ["digest", ["pretrain_encoder", flags]]
+    del resumable["resume_from_checkpoint"]
+    run_both(resumable, scored)
+    assert len(commands) == 2  # both are done, whether they could resume or not
+    with pytest.raises(GlinerkoError, match="dev was made of other files, options or earlier stages"):
+        run_both(resumable, {**scored, "model": "other"})
 
 
 def make_related(directory, *more):
@@ -77,4 +124,4 @@ def test_a_gazetteer_of_another_form_is_refused(content, tmp_path):
     if content:
         file.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match="expected label=file"):
-        read_gazetteer(f"Procedure={file}")
+        import_module("related_labels_data").read_gazetteer(f"Procedure={file}")

@@ -6,7 +6,8 @@ import sys
 import pytest
 from conftest import ROOT, SAMPLE
 
-from glinerko.data import Example, label_schema, load_rows, shared_texts
+from glinerko.corpus.reading import label_schema, load_rows, shared_texts
+from glinerko.corpus.rows import Example
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from layouts import build, gliner_v1
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_swap import roberta
 
-from glinerko.checkpoints import find_checkpoint, list_checkpoints
-from glinerko.hub import load_extractor
+from glinerko.model.extractor import load_extractor
+from glinerko.training.checkpoints import find_checkpoint, list_checkpoints
 
 TRAIN = "scripts/train_gliner2_korean_encoder.py"
 PUSH = "scripts/push_to_hub.py"

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from glinerko.data import label_schema, load_rows
-from glinerko.segmentation import report_pieces
-from glinerko.swap import swap_encoder
-from glinerko.targets import annotate
+from glinerko.corpus.reading import label_schema, load_rows
+from glinerko.corpus.report import report_pieces
+from glinerko.corpus.windows import split_and_align
+from glinerko.model.swap import swap_encoder
 
 
 def report(model, write_rows, text: str):
     rows, _ = load_rows(write_rows({"text": text, "entities": {"Disease": ["암"]}}))
-    return report_pieces(annotate(rows, model.processor, label_schema(rows), max_width=12), model.processor)
+    return report_pieces(split_and_align(rows, model.processor, label_schema(rows), max_width=12), model.processor)
 
 
 def test_pieces_are_compared_with_those_of_the_raw_text(model, write_rows):

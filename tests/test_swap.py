@@ -9,11 +9,12 @@ from gliner2 import AutoExtractor
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, DebertaV2Config, RobertaConfig, RobertaModel
 
-from glinerko.errors import GlinerkoError, LoadError, SwapError
-from glinerko.hub import fetch, load_extractor
-from glinerko.swap import swap_encoder, weight_checksum
-from glinerko.tokenization import load_encoder_tokenizer
-from glinerko.words import KoreanWordSplitter
+from glinerko.common import GlinerkoError, LoadError, SwapError
+from glinerko.corpus.tokens import load_encoder_tokenizer
+from glinerko.corpus.words import KoreanWordSplitter
+from glinerko.hub import fetch
+from glinerko.model.extractor import load_extractor
+from glinerko.model.swap import swap_encoder, weight_checksum
 
 HEADS = ("span_rep", "classifier", "count_pred", "count_embed")
 

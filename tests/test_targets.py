@@ -4,18 +4,19 @@ import json
 
 import pytest
 
-from glinerko.data import Example, LabelSchema, Mention, label_schema, load_rows
-from glinerko.errors import DataError
-from glinerko.swap import swap_encoder
-from glinerko.targets import (
+from glinerko.common import DataError
+from glinerko.corpus.reading import label_schema, load_rows
+from glinerko.corpus.report import report_data
+from glinerko.corpus.rows import Example, LabelSchema, Mention
+from glinerko.corpus.windows import (
     Outcome,
-    annotate,
+    aligned_windows,
     classify_spans,
-    report_data,
-    row_windows,
+    split_and_align,
     training_windows,
     window_from_row,
 )
+from glinerko.model.swap import swap_encoder
 
 WORDS = [(0, 3), (3, 5), (6, 9), (9, 10)]  # 당뇨병|으로 인슐린|을
 
@@ -53,12 +54,12 @@ def test_a_span_nested_in_one_that_cannot_be_reached_is_a_target():
 
 def test_a_name_inside_a_longer_word_is_no_target(model, write_rows):
     rows, _ = load_rows(write_rows({"text": "폐암과 간염의 간 검사", "entities": {"Disease": ["암", "간"]}}))
-    (row,) = annotate(rows, model.processor, label_schema(rows), max_width=12)
+    (row,) = split_and_align(rows, model.processor, label_schema(rows), max_width=12)
     assert row["outcomes"] == [["starts inside a word"], ["ends inside a word", "target"]]
 
 
 def test_only_targets_reach_gliner2_and_lie_on_word_boundaries(model, sample_rows, schema):
-    annotated = annotate(sample_rows, model.processor, schema, max_width=12)
+    annotated = split_and_align(sample_rows, model.processor, schema, max_width=12)
     for row in training_windows(annotated, schema).select(range(50)):
         window = window_from_row(row)
         batch = model.processor.collate([window], schema)
@@ -74,8 +75,8 @@ def test_long_documents_are_cut_and_every_window_points_back(model, write_rows, 
     text = "환자는 당뇨병으로 인슐린을 투여하였다.\n" * 40
     rows, _ = load_rows(write_rows({"text": text, "entities": {"Disease": ["당뇨병"], "Drug": ["인슐린"]}}))
     own = label_schema(rows)
-    annotated = annotate(rows, model.processor, own, max_width=12, max_length=120, window_overlap=20)
-    windows = list(row_windows(annotated[0], own.labels))
+    annotated = split_and_align(rows, model.processor, own, max_width=12, max_length=120, window_overlap=20)
+    windows = list(aligned_windows(annotated[0], own.labels))
     assert len(windows) > 3
     for begin, window in windows:
         assert model.processor.collate([window], own).input_ids.shape[1] <= 120
@@ -92,20 +93,20 @@ def test_long_documents_are_cut_and_every_window_points_back(model, write_rows, 
 def test_a_prompt_that_leaves_no_room_is_refused(model, sample_rows):
     schema = LabelSchema(("Disease",), {"Disease": "질병 " * 100})
     with pytest.raises(DataError, match="--max_length"):
-        annotate(sample_rows, model.processor, schema, max_width=12, max_length=128)
+        split_and_align(sample_rows, model.processor, schema, max_width=12, max_length=128)
 
 
 def test_words_are_split_once_and_cached(model, sample_rows, schema, monkeypatch):
-    annotate(sample_rows, model.processor, schema, max_width=11)
-    monkeypatch.setattr("glinerko.targets.split_batch", lambda *_: pytest.fail("split again"))
-    annotate(sample_rows, model.processor, schema, max_width=11)
+    split_and_align(sample_rows, model.processor, schema, max_width=11)
+    monkeypatch.setattr(model.processor, "split", lambda *_: pytest.fail("split again"))
+    split_and_align(sample_rows, model.processor, schema, max_width=11)
 
 
 def test_report_accounts_for_every_mention_and_lists_the_lost(model, write_rows, tmp_path):
     entities = {"Disease": ["당뇨병", "뇨병", "고혈압"], "Drug": ["인슐린"]}
     rows, _ = load_rows(write_rows({"text": "당뇨병으로 인슐린을 투여", "entities": entities, "id": "a"}))
     schema = label_schema(rows)
-    report = report_data(annotate(rows, model.processor, schema, max_width=12), schema, "x", tmp_path / "lost.jsonl")
+    report = report_data(split_and_align(rows, model.processor, schema, max_width=12), schema, "x", tmp_path / "lost.jsonl")
     assert report.mentions == sum(report.mentions_by_outcome.values()) == 4
     assert report.mentions_by_outcome["absent from text"] == 1
     assert report.mentions_by_outcome["starts inside a word"] == 1
@@ -123,7 +124,7 @@ def test_report_on_the_real_corpus_accounts_for_all_mentions(pair, real_corpus):
     reports = {}
     for splitter in ("korean", "whitespace"):
         processor = swap_encoder(*pair, word_splitter=splitter, schema=schema)[0].processor
-        reports[splitter] = report_data(annotate(rows, processor, schema, max_width=12), schema, splitter)
+        reports[splitter] = report_data(split_and_align(rows, processor, schema, max_width=12), schema, splitter)
         assert reports[splitter].mentions == sum(reports[splitter].mentions_by_outcome.values()) == 4454
     assert reports["korean"].reach >= 0.98
     assert 0.75 < reports["whitespace"].reach < 0.79

@@ -5,6 +5,7 @@ import pickle
 import platform
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -13,27 +14,24 @@ from accelerate import Accelerator
 from gliner2.inference.engine import SpanExtractor
 
 from glinerko import cli
-from glinerko.errors import TrainingError
-from glinerko.lora import add_lora
-from glinerko.prediction import predict_spans
-from glinerko.swap import swap_encoder, weight_checksum
-from glinerko.targets import annotate, training_windows, window_from_row
-from glinerko.training import (
-    CheapDropout,
-    WindowCollator,
-    average_weights,
-    averaged_weights,
-    cheapen_dropout,
-    check_step,
+from glinerko.common import TrainingError
+from glinerko.corpus.windows import split_and_align, training_windows, window_from_row
+from glinerko.model.lora import add_lora
+from glinerko.model.swap import swap_encoder, weight_checksum
+from glinerko.scoring.prediction import predict_spans
+from glinerko.training.batches import WindowCollator
+from glinerko.training.optimizer import average_weights, averaged_weights, check_step, freeze_unused, parameter_groups
+from glinerko.training.speed import (
+    FastCpuDropout,
     enable_fast_attention,
-    freeze_unused,
-    parameter_groups,
+    install_fast_attention,
+    use_fast_dropout,
 )
 
 
 @pytest.fixture
 def windows(model, sample_rows, schema):
-    return training_windows(annotate(sample_rows.select(range(32)), model.processor, schema, max_width=12), schema)
+    return training_windows(split_and_align(sample_rows.select(range(32)), model.processor, schema, max_width=12), schema)
 
 
 @pytest.fixture
@@ -57,7 +55,7 @@ def test_closed_count_gate_is_opened_by_training(model, sample_rows, windows, sc
     with torch.no_grad():
         model.count_pred[-1].bias.zero_()
         model.count_pred[-1].bias[0] = 10.0
-    annotated = annotate(sample_rows, model.processor, schema, max_width=12)
+    annotated = split_and_align(sample_rows, model.processor, schema, max_width=12)
     assert predict_spans(model, annotated, schema, floor=0.0).closed_gates == len(annotated)
     train(model, windows, schema, steps=40)
     # On every document, those without entities and those never trained on included.
@@ -249,7 +247,7 @@ def test_weights_are_averaged_over_the_steps_later_ones_weighing_more():
 
 
 def enable(model, wanted: str = "auto"):
-    return enable_fast_attention(model.encoder, wanted, Accelerator(cpu=True), model.train_with_flash)
+    return enable_fast_attention(model.encoder, wanted, Accelerator(cpu=True), partial(install_fast_attention, model, model.encoder))
 
 
 def test_fast_attention_gives_the_same_states_and_saves_the_same_weights(model, batch):
@@ -293,7 +291,7 @@ def test_attention_stays_eager_where_it_must_and_says_why(model, pair):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cheap_dropout_is_dropout(dtype):
-    dropout = CheapDropout(0.1)
+    dropout = FastCpuDropout(0.1)
     states = torch.ones(1000, 101, dtype=dtype, requires_grad=True)
     torch.manual_seed(1)
     dropped = dropout(states)
@@ -310,8 +308,8 @@ def test_cheap_dropout_is_dropout(dtype):
 
 def test_every_dropout_is_made_cheap_once(model):
     dropouts = sum(isinstance(module, torch.nn.Dropout) for module in model.modules())
-    cheapen_dropout(model)
-    assert sum(isinstance(module, CheapDropout) for module in model.modules()) == dropouts > 0
+    use_fast_dropout(model)
+    assert sum(isinstance(module, FastCpuDropout) for module in model.modules()) == dropouts > 0
 
 
 def test_memory_that_runs_out_is_one_line(capsys):
@@ -327,7 +325,7 @@ def test_memory_that_runs_out_is_one_line(capsys):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
 def test_memory_that_a_step_frees_is_not_mapped_again_for_the_next_one():
     code = (
-        "import resource, sys, torch; from glinerko.training import keep_freed_memory\n"
+        "import resource, sys, torch; from glinerko.training.speed import keep_freed_memory\n"
         "if sys.argv[1] == 'keep': keep_freed_memory()\n"
         "torch.ones(2**24).sum()\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

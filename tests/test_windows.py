@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glinerko.windows import cut_windows
+from glinerko.corpus.windows import cut_windows
 
 
 def words_of(text: str) -> list[tuple[int, int]]:

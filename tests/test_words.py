@@ -10,10 +10,11 @@ from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glinerko.data import Example, load_rows
-from glinerko.errors import DataError, LoadError
-from glinerko.kiwi import analyser
-from glinerko.words import CarriedWordSplitter, KoreanWordSplitter, SplitText, load_word_splitter, split_batch
+from glinerko.common import DataError, LoadError
+from glinerko.corpus.processor import CarriedWordSplitter, SplitText
+from glinerko.corpus.reading import load_rows
+from glinerko.corpus.rows import Example
+from glinerko.corpus.words import KoreanWordSplitter, analyser, load_word_splitter
 
 splitter = KoreanWordSplitter()
 
@@ -108,8 +109,8 @@ def test_unknown_splitter_is_refused_with_the_choices():
 
 
 def test_missing_kiwipiepy_is_said_clearly(monkeypatch):
-    monkeypatch.setattr("glinerko.kiwi.importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("glinerko.words.analyser", analyser.__wrapped__)
+    monkeypatch.setattr("glinerko.corpus.words.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("glinerko.corpus.words.analyser", analyser.__wrapped__)
     with pytest.raises(LoadError, match="pip install kiwipiepy"):
         load_word_splitter("korean")
 
@@ -206,5 +207,5 @@ def test_reach_on_klue():
 
 def test_words_are_at_most_one_and_a_half_times_those_of_white_space(real_corpus):
     texts = load_rows(real_corpus)[0]["text"][:]
-    words, white_space = (sum(map(len, split_batch(s, texts))) for s in (splitter, load_word_splitter("whitespace")))
+    words, white_space = (sum(map(len, s.split_batch(texts))) for s in (splitter, load_word_splitter("whitespace")))
     assert words / white_space <= 1.5

@@ -1,0 +1,185 @@
+"""From windows of text to the batches that the encoder reads: gliner2's processor, for words that are known already."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from gliner2.processor import PreprocessedBatch, SamplingConfig, SchemaTransformer
+
+from glinerko.corpus.rows import LabelSchema, Offsets, Span
+from glinerko.corpus.tokens import MARK, ContinuationTokenizer
+from glinerko.corpus.words import WordSplitter, as_word_splitter
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a document that the model reads at once; all offsets are into ``text``.
+
+    ``labels`` are those in the prompt, in prompt order.
+    """
+
+    text: str
+    words: list[Offsets]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingWindow(Window):
+    """A window with its gold: spans of ``labels`` aligned to the words. Only training makes these."""
+
+    targets: list[Span] = field(default_factory=list)
+
+
+class SplitText(str):
+    """A text with its words, so that a document is split once and not once per epoch."""
+
+    words: list[Offsets]
+
+    def __new__(cls, text: str, words: list[Offsets]):
+        self = super().__new__(cls, text)
+        self.words = words
+        return self
+
+    def __reduce__(self):
+        # Only the text travels between processes: the words are not needed after a batch is made.
+        return str, (str(self),)
+
+
+class CarriedWordSplitter:
+    """gliner2's view of a splitter: yields the words a :class:`SplitText` carries; splits any other text.
+
+    Args:
+        splitter: Any word splitter, also a plain callable of gliner2's interface.
+        continuation: If given, words that continue another one are marked for it.
+    """
+
+    def __init__(self, splitter: WordSplitter, continuation: ContinuationTokenizer | None = None):
+        self.splitter = as_word_splitter(splitter)
+        self.continuation = continuation
+
+    def __call__(self, text: str, lower: bool = True) -> Iterator[tuple[str, int, int]]:
+        words = text.words if isinstance(text, SplitText) else self.splitter.split(text)
+        for token, (start, end) in zip(self.tokens(text, words), words, strict=True):
+            yield token, start, end
+
+    def tokens(self, text: str, words: Sequence[Offsets]) -> list[str]:
+        """What the tokenizer gets for each word of ``text``."""
+        tokens = [self.splitter.token(text[start:end]) for start, end in words]
+        if self.continuation is None:
+            return tokens
+        flags = self.continuation.continuing(text, words)
+        return [MARK * marked + token.replace(MARK, "") for token, marked in zip(tokens, flags, strict=True)]
+
+
+class KoreanSchemaTransformer(SchemaTransformer):
+    """gliner2's processor, fed with windows whose words are known.
+
+    gliner2 adds a full stop to a text that does not end a sentence. Here it is a word of its own that only this class
+    sees: :meth:`split` leaves it out, :meth:`collate` adds it to each batch.
+
+    Args:
+        tokenizer: A fast tokenizer; GLiNER2's ten special tokens are added to it.
+        word_splitter: Splits the texts.
+        token_pooling: As in gliner2: how the states of a word's pieces become the state of the word.
+        continuation_pieces: Whether to tokenize a word that continues another one as in pre-training.
+    """
+
+    def __init__(
+        self,
+        tokenizer,
+        word_splitter: WordSplitter,
+        token_pooling: str = "first",
+        continuation_pieces: bool = False,
+    ):
+        continuation = ContinuationTokenizer(tokenizer) if continuation_pieces else None
+        super().__init__(
+            tokenizer=tokenizer,
+            word_splitter=CarriedWordSplitter(word_splitter, continuation),
+            token_pooling=token_pooling,
+            sampling_config=SamplingConfig(shuffle_entities=True),
+        )
+        # A word without a piece (a control character) gets the unknown one: gliner2 would have no state for it.
+        tokenize = continuation.tokenize if continuation else tokenizer.tokenize
+        self._tokenize_cached = lru_cache(maxsize=50_000)(lambda word: tokenize(word) or [tokenizer.unk_token])
+
+    def split(self, texts: Sequence[str]) -> list[list[Offsets]]:
+        """The words of each text. They are those of the text as gliner2 reads it, without the full stop it adds."""
+        split = self.word_splitter.splitter.split_batch([self._normalize_text(text) for text in texts])
+        return [
+            [(start, min(end, len(text))) for start, end in words if start < len(text)]
+            for text, words in zip(texts, split, strict=True)
+        ]
+
+    def word_pieces(self, text: str, words: Sequence[Offsets]) -> list[list[str]]:
+        """The pieces that the model reads for each word of ``text``."""
+        return [self._tokenize_cached(token) for token in self.word_splitter.tokens(text, words)]
+
+    def prompt_length(self, schema: LabelSchema) -> int:
+        """The number of pieces of the prompt, descriptions and separators included."""
+        text = "."
+        whole = self.collate([Window(text, [(0, 1)], schema.labels)], schema).input_ids.shape[1]
+        return whole - len(self.word_pieces(text, [(0, 1)])[0])
+
+    def collate(
+        self,
+        windows: Sequence[Window],
+        schema: LabelSchema,
+        *,
+        augmentation_seeds: Sequence[int | str] | None = None,
+    ) -> PreprocessedBatch:
+        """Make a batch of windows; a :class:`TrainingWindow` comes with its targets.
+
+        Args:
+            schema: Descriptions for the prompt; the labels in the prompt are those of each window.
+            augmentation_seeds: One for each window, to vary its prompt as gliner2 does in training (labels shuffled or
+                renamed, descriptions left out); ``None`` for the plain prompt.
+
+        Returns:
+            A batch whose ``input_ids`` and ``attention_mask`` are ``[windows, pieces]``.
+        """
+        state = random.getstate()
+        self.change_mode(is_training=augmentation_seeds is not None)
+        try:
+            records = []
+            for index, window in enumerate(windows):
+                if augmentation_seeds is not None:
+                    random.seed(augmentation_seeds[index])
+                text, words = self._normalize_text(window.text), window.words
+                if len(text) > len(window.text):
+                    words = [*words, (len(window.text), len(text))]
+                records.append(self.transform_and_format(SplitText(text, words), gliner2_schema(window, schema)))
+            return self._pad_batch(records)
+        finally:
+            self.change_mode(is_training=False)
+            random.setstate(state)
+
+    def extract_embeddings_from_batch(self, token_embeddings, input_ids, batch):
+        """gliner2's method, with all words of a text pooled at once; its own loop goes piece by piece."""
+        words, prompts = self._extract_embeddings_fast(token_embeddings, batch)
+        if self.token_pooling != "first":
+            for index, (count, end) in enumerate(zip(batch.text_word_counts, batch.original_lengths, strict=True)):
+                if count:
+                    starts = batch.text_word_indices[index, :count]
+                    pieces = starts.diff(prepend=starts.new_zeros(1), append=starts.new_full((1,), end))
+                    # The prompt before the text counts as one word: no value has to be read back from the device.
+                    words[index] = torch.segment_reduce(
+                        token_embeddings[index, :end], self.token_pooling, lengths=pieces, unsafe=True
+                    )[1:]
+        return words, prompts
+
+
+def gliner2_schema(window: Window, schema: LabelSchema) -> dict:
+    """The labels, descriptions and targets of a window in gliner2's own form.
+
+    Targets are given by offsets: as strings, gliner2 would search for them and drop those that it does not find.
+    """
+    entities: dict[str, list] = {label: [] for label in window.labels}
+    for span in window.targets if isinstance(window, TrainingWindow) else ():
+        mention = {"text": window.text[span.start : span.end], "start": span.start, "end": span.end}
+        entities[span.label].append(mention)
+    descriptions = {label: schema.descriptions[label] for label in window.labels if label in schema.descriptions}
+    return {"entities": entities, "entity_descriptions": descriptions}

@@ -1,0 +1,276 @@
+"""From documents to windows, and from gold mentions to targets: whole words, not too wide, within one window.
+
+gliner2 drops a mention string that matches no run of words, widens offsets that miss the word boundaries, and keeps
+the rest of a span that truncation cut, all without a message. Here every mention that cannot become a target is
+counted, with its cause, and never reaches gliner2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from itertools import accumulate, pairwise
+from typing import Any
+
+from datasets import Dataset, Features, List, Value
+from datasets.fingerprint import Hasher
+
+from glinerko import __version__
+from glinerko.common import DataError
+from glinerko.corpus.processor import KoreanSchemaTransformer, TrainingWindow, Window
+from glinerko.corpus.rows import OFFSETS, Example, LabelSchema, Offsets, Span
+
+#: Pieces in a window, and pieces that it may share with the window before it.
+MAX_LENGTH, WINDOW_OVERLAP = 512, 64
+
+_WINDOW_COLUMNS = {"words": OFFSETS, "windows": OFFSETS}
+
+
+class Outcome(str, Enum):
+    """What became of an occurrence of a gold mention; the causes in the order in which they are checked."""
+
+    ABSENT = "absent from text"
+    STARTS_INSIDE_WORD = "starts inside a word"
+    ENDS_INSIDE_WORD = "ends inside a word"
+    TOO_WIDE = "wider than max_width"
+    OUTSIDE_WINDOWS = "outside every window"
+    NESTED = "nested in a span of its label"
+    TARGET = "target"
+
+
+def cut_windows(words: Sequence[Offsets], pieces: Sequence[int], max_pieces: int, overlap: int) -> list[Offsets]:
+    """Cover all words with windows of at most ``max_pieces`` pieces that overlap by up to ``overlap`` pieces.
+
+    Windows begin and end at white space. Only a stretch without white space that is longer than a window is cut
+    between two words. A single word of more than ``max_pieces`` pieces makes a window of its own.
+
+    Args:
+        words: ``(start, end)`` of each word; two words are separated by white space if these do not touch.
+        pieces: The number of pieces of each word.
+
+    Returns:
+        ``(first, last)`` word of each window, ``last`` exclusive, in order.
+
+    Raises:
+        ValueError: There is no room, or the overlap leaves none for new words.
+    """
+    if max_pieces < 1 or not 0 <= overlap < max_pieces:
+        raise ValueError(f"need 0 <= overlap < max_pieces, got overlap={overlap}, max_pieces={max_pieces}")
+    before = [0, *accumulate(pieces)]
+    after_space = [True, *(end < start for (_, end), (start, _) in pairwise(words)), True]
+
+    windows: list[Offsets] = []
+    first, covered = 0, 0
+    while covered < len(words):
+        last = covered + 1
+        while last < len(words) and before[last + 1] - before[first] <= max_pieces:
+            last += 1
+        if before[last] - before[first] > max_pieces and first < covered:
+            first = covered  # the overlap leaves no room for the next word
+            continue
+        if last < len(words):
+            at_space = next((cut for cut in range(last, covered, -1) if after_space[cut]), None)
+            if at_space is None and first < covered:
+                first = covered  # try the long stretch again, with a whole window for it
+                continue
+            last = at_space or last
+        windows.append((first, last))
+        covered = last
+        first = last
+        for cut in range(last - 1, windows[-1][0], -1):
+            if before[last] - before[cut] > overlap:
+                break
+            if after_space[cut]:
+                first = cut
+    return windows
+
+
+def split_into_windows(
+    rows: Dataset,
+    processor: KoreanSchemaTransformer,
+    schema: LabelSchema,
+    *,
+    max_length: int = MAX_LENGTH,
+    window_overlap: int = WINDOW_OVERLAP,
+) -> Dataset:
+    """Add the columns ``words`` and ``windows`` (first and last word, exclusive) to each row, computed once and cached.
+
+    Args:
+        schema: The labels and descriptions of the prompt, which takes its share of a window.
+        max_length: Pieces in a window, prompt included.
+        window_overlap: Pieces that a window may share with the one before it.
+
+    Raises:
+        DataError: The prompt leaves too little room for text.
+    """
+    prompt = processor.prompt_length(schema)
+    room = max_length - prompt - 1  # gliner2 ends a text with a full stop
+    if room <= window_overlap:
+        raise DataError(
+            f"the prompt alone takes {prompt} of {max_length} pieces, which leaves {room} for text and an overlap of "
+            f"{window_overlap}: raise --max_length or shorten the label descriptions"
+        )
+
+    def split_batch(batch: Mapping[str, list]) -> dict[str, list]:
+        columns: dict[str, list] = {name: [] for name in _WINDOW_COLUMNS}
+        for text, words in zip(batch["text"], processor.split(batch["text"]), strict=True):
+            pieces = [len(pieces) for pieces in processor.word_pieces(text, words)]
+            columns["words"].append(words)
+            columns["windows"].append(cut_windows(words, pieces, room, window_overlap))
+        return columns
+
+    splitter = processor.word_splitter
+    words = splitter.splitter, splitter.splitter.version, splitter.continuation is not None
+    tokenizer = processor.tokenizer.backend_tokenizer.to_str()
+    settings = rows._fingerprint, __version__, words, tokenizer, schema, max_length, window_overlap
+    return rows.map(
+        split_batch,
+        batched=True,
+        batch_size=256,
+        features=Features({**rows.features, **_WINDOW_COLUMNS}),
+        new_fingerprint=Hasher.hash(settings),
+        desc="Splitting words",
+    )
+
+
+def align_gold(documents: Dataset, max_width: int) -> Dataset:
+    """Add the column ``outcomes`` to rows of :func:`split_into_windows`: one for each span of each mention."""
+
+    def align_batch(batch: Mapping[str, list]) -> dict[str, list]:
+        rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+        outcomes = [classify_spans(Example.from_row(row), row["words"], row["windows"], max_width) for row in rows]
+        return {"outcomes": [[[outcome.value for outcome in spans] for spans in mentions] for mentions in outcomes]}
+
+    return documents.map(
+        align_batch,
+        batched=True,
+        batch_size=256,
+        features=Features({**documents.features, "outcomes": List(List(Value("string")))}),
+        new_fingerprint=Hasher.hash((documents._fingerprint, __version__, "outcomes", max_width)),
+        desc="Aligning mentions",
+    )
+
+
+def split_and_align(
+    rows: Dataset, processor: KoreanSchemaTransformer, schema: LabelSchema, *, max_width: int, **limits: int
+) -> Dataset:
+    """The rows with their words, windows and the outcome of each gold span.
+
+    Args:
+        max_width: The widest span that the head scores, in words.
+        limits: See :func:`split_into_windows`.
+    """
+    return align_gold(split_into_windows(rows, processor, schema, **limits), max_width)
+
+
+def classify_spans(
+    example: Example, words: Sequence[Offsets], windows: Sequence[Offsets], max_width: int
+) -> list[list[Outcome]]:
+    """The outcome of every occurrence of every mention of ``example``.
+
+    Args:
+        words: ``(start, end)`` of each word of the text.
+        windows: ``(first, last)`` word of each window, ``last`` exclusive.
+        max_width: The widest span that the head scores, in words.
+    """
+    starts = {start: index for index, (start, _) in enumerate(words)}
+    ends = {end: index for index, (_, end) in enumerate(words)}
+
+    def classify(start: int, end: int) -> Outcome:
+        if start not in starts:
+            return Outcome.STARTS_INSIDE_WORD
+        if end not in ends:
+            return Outcome.ENDS_INSIDE_WORD
+        if ends[end] - starts[start] >= max_width:
+            return Outcome.TOO_WIDE
+        if not any(first <= starts[start] and ends[end] < last for first, last in windows):
+            return Outcome.OUTSIDE_WINDOWS
+        return Outcome.TARGET
+
+    outcomes = [[classify(*span) for span in mention.spans] for mention in example.mentions]
+    targets: dict[str, set[Offsets]] = {}
+    for mention, results in zip(example.mentions, outcomes, strict=True):
+        reached = (span for span, result in zip(mention.spans, results, strict=True) if result is Outcome.TARGET)
+        targets.setdefault(mention.label, set()).update(reached)
+    for mention, results in zip(example.mentions, outcomes, strict=True):
+        for index, span in enumerate(mention.spans):
+            if results[index] is Outcome.TARGET and any(
+                other != span and other[0] <= span[0] and span[1] <= other[1] for other in targets[mention.label]
+            ):
+                results[index] = Outcome.NESTED
+    return outcomes
+
+
+def row_windows(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[tuple[int, Window]]:
+    """The windows of a row of :func:`split_into_windows`, each with the offset at which it begins."""
+    text, words = row["text"], row["words"]
+    for first, last in row["windows"]:
+        begin = 0 if first == 0 else words[first][0]
+        stop = len(text) if last == len(words) else words[last - 1][1]
+        shifted = [(start - begin, end - begin) for start, end in words[first:last]]
+        yield begin, Window(text[begin:stop], shifted, tuple(labels))
+
+
+def aligned_windows(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[tuple[int, TrainingWindow]]:
+    """The windows of a row of :func:`align_gold`, each with the targets of ``labels`` that lie wholly in it."""
+    targets = {key for key, outcome in span_outcomes(row).items() if outcome == Outcome.TARGET and key[2] in labels}
+    for begin, window in row_windows(row, labels):
+        stop = begin + len(window.text)
+        inside = sorted(Span(s - begin, e - begin, label) for s, e, label in targets if begin <= s and e <= stop)
+        yield begin, TrainingWindow(window.text, window.words, window.labels, inside)
+
+
+def span_outcomes(row: Mapping[str, Any]) -> dict[tuple[int, int, str], str]:
+    """The outcome of each gold span ``(start, end, label)`` of a row of :func:`align_gold`."""
+    return {
+        (start, end, mention.label): outcome
+        for mention, outcomes in zip(Example.from_row(row).mentions, row["outcomes"], strict=True)
+        for (start, end), outcome in zip(mention.spans, outcomes, strict=True)
+    }
+
+
+def perfect_spans(row: Mapping[str, Any]) -> list[Span]:
+    """What a perfect model would predict for a row of :func:`align_gold`: the targets, with score 1."""
+    return [Span(*key, score=1.0) for key, outcome in span_outcomes(row).items() if outcome == Outcome.TARGET]
+
+
+_TRAINING_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "text": Value("string"),
+        "words": OFFSETS,
+        "labels": List(Value("string")),
+        "targets": List({"start": Value("int32"), "end": Value("int32"), "label": Value("string")}),
+    }
+)
+
+
+def training_windows(aligned: Dataset, schema: LabelSchema) -> Dataset:
+    """One row for each window of :func:`align_gold`: a :class:`TrainingWindow` and the ``id`` of its document."""
+
+    def explode(batch: Mapping[str, list]) -> dict[str, list]:
+        columns: dict[str, list] = {name: [] for name in _TRAINING_FEATURES}
+        for values in zip(*batch.values(), strict=True):
+            row = dict(zip(batch, values, strict=True))
+            for _, window in aligned_windows(row, [label for label in schema.labels if label in row["labels"]]):
+                targets = [{"start": span.start, "end": span.end, "label": span.label} for span in window.targets]
+                cells = row["id"], window.text, window.words, list(window.labels), targets
+                for column, cell in zip(columns.values(), cells, strict=True):
+                    column.append(cell)
+        return columns
+
+    return aligned.map(
+        explode,
+        batched=True,
+        batch_size=256,
+        remove_columns=aligned.column_names,
+        features=_TRAINING_FEATURES,
+        new_fingerprint=Hasher.hash([aligned._fingerprint, "windows", schema]),
+        desc="Cutting windows",
+    )
+
+
+def window_from_row(row: Mapping[str, Any]) -> TrainingWindow:
+    """The window in a row of :func:`training_windows`."""
+    targets = [Span(target["start"], target["end"], target["label"]) for target in row["targets"]]
+    return TrainingWindow(row["text"], row["words"], tuple(row["labels"]), targets)

@@ -1,0 +1,97 @@
+"""GLiNER2's span architecture as it is trained and scored here: with a trained count head, spans by width."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from gliner2.inference.engine import SpanExtractor
+from gliner2.processor import PreprocessedBatch
+
+
+class SpanScorer(SpanExtractor):
+    """gliner2's extractor of the span architecture, with the count head supervised on entity schemas.
+
+    At inference a predicted count of 0 returns no entities, whatever the span scores are, and gliner2's training loss
+    skips the count for entity schemas. Entity scores use instance 0 and are the same for any count of at least 1, so
+    the target here is always 1, with or without entities in the text.
+    """
+
+    negative_masking = 0.5
+    """The share of spans without an entity that a training step leaves out of its loss, drawn again at each step."""
+
+    def compute_struct_loss_from_scores(self, scores, structure, masking_rate=None):
+        """gliner2's method, with ``negative_masking`` as its default rate."""
+        rate = self.negative_masking if masking_rate is None else masking_rate
+        return super().compute_struct_loss_from_scores(scores, structure, rate)
+
+    def _compute_sample_loss(self, token_embeddings, embs_per_schema, task_types, *args, **kwargs):
+        losses = super()._compute_sample_loss(token_embeddings, embs_per_schema, task_types, *args, **kwargs)
+        prompts = [
+            states[0] for states, kind in zip(embs_per_schema, task_types, strict=True) if kind == "entities" and states
+        ]
+        if prompts:
+            logits = self.count_pred(torch.stack(prompts))
+            target = torch.ones(len(prompts), dtype=torch.long, device=logits.device)
+            losses["count"] = losses["count"] + F.cross_entropy(logits.float(), target, reduction="sum")
+        return losses
+
+    def compute_span_scores_batched(self, token_embs_list, query_embs_list, *, mask_invalid=True):
+        """gliner2's method; on a CPU text by text, without padding, which costs time there and none on a GPU."""
+        if self.device.type != "cpu":
+            return super().compute_span_scores_batched(token_embs_list, query_embs_list, mask_invalid=mask_invalid)
+        pairs = zip(token_embs_list, query_embs_list, strict=True)
+        return [
+            super(SpanScorer, self).compute_span_scores_batched([t], [q], mask_invalid=mask_invalid)[0]
+            for t, q in pairs
+        ]
+
+    def _compute_span_scores_core(self, padded, queries, text_len_t, mask_invalid=True):
+        """gliner2's ``SpanMarkerV0.score_queries``, computed for one span width after the other.
+
+        Only spans that lie in the longest text are scored, and nothing is gathered. Under autocast nothing of the size
+        of all spans becomes float32; in gliner2 the bias of the first layer causes that.
+
+        Args:
+            padded: States of the words, ``[texts, words, hidden]``.
+            queries: ``[texts, labels, hidden]``.
+            text_len_t: Number of words of each text, ``[texts]``.
+            mask_invalid: Whether spans that reach past the end of their text get a score of minus infinity; otherwise
+                it is 0 or follows from the padding.
+
+        Returns:
+            Logits, ``[texts, labels, words, max_width]``.
+        """
+        marker = self.span_rep.span_rep_layer
+        first, _, dropout, last = marker.out_project
+        starts = marker.project_start(padded).relu()
+        ends = marker.project_end(padded).relu()
+        hidden, words = padded.shape[-1], padded.shape[1]
+        starts = F.linear(starts, first.weight[:, :hidden], first.bias)
+        ends = F.linear(ends, first.weight[:, hidden:])
+        folded = (queries @ last.weight).transpose(1, 2)
+        bias = (queries @ last.bias)[:, None, :]
+        by_width = []
+        for width in range(min(self.max_width, words)):
+            spans = dropout((starts[:, : words - width] + ends[:, width:]).relu())
+            by_width.append(F.pad(torch.baddbmm(bias, spans, folded), (0, 0, 0, width)))
+        by_width += [torch.zeros_like(by_width[0])] * (self.max_width - len(by_width))
+        logits = torch.stack(by_width, dim=-1).transpose(1, 2)
+        if mask_invalid:
+            widths = torch.arange(self.max_width, device=padded.device)
+            last_words = torch.arange(words, device=padded.device)[:, None] + widths
+            logits = logits.masked_fill((last_words >= text_len_t[:, None, None])[:, None], -torch.inf)
+        return logits
+
+    # no_grad, not inference_mode: attention caches tensors, and inference tensors cannot be used in later training.
+    @torch.no_grad()
+    def span_probabilities(self, batch: PreprocessedBatch) -> list[torch.Tensor | None]:
+        """The score of every span of every window for each of its labels, before any threshold.
+
+        Returns:
+            For each window a float32 tensor ``[labels, words, max_width]`` on the CPU, labels in prompt order and 0
+            past the end of the text; ``None`` if the count gate is shut, so that gliner2 would return nothing.
+        """
+        batch = batch.to(self.device)
+        states = self.processor.extract_embeddings_from_batch(self.encode_tokens(batch), batch.input_ids, batch)
+        logits, _ = self._compute_direct_span_logits_batched(batch, *states)
+        return [None if scores[0] is None else torch.sigmoid(scores[0][0].float()).cpu() for scores in logits]

@@ -1,0 +1,284 @@
+"""The surgical swap: a pretrained GLiNER2 keeps its heads and gets another encoder, with that encoder's tokenizer."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from gliner2.configuration import ExtractorConfig
+from gliner2.processor import SchemaTransformer
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from glinerko.cli import CONTENT, RESULT, option
+from glinerko.common import LoadError, SwapError, first_line
+from glinerko.corpus.processor import KoreanSchemaTransformer
+from glinerko.corpus.rows import LabelSchema
+from glinerko.corpus.tokens import load_encoder_tokenizer
+from glinerko.corpus.words import USER_DICTIONARY, load_word_splitter, word_splitter_names
+from glinerko.hub import fetch, public_name, read_config, read_licence
+from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
+
+
+@dataclass
+class SwapOptions:
+    """How a swap is done."""
+
+    head_init: str = option("keep", "weights of the heads: the base model's or new", RESULT, choices=["keep", "reinit"])
+    max_width: int = option(12, "widest span that is scored, in words", RESULT)
+    word_splitter: str = option(
+        "korean", "words that spans are made of; korean: Kiwi's morphemes, tuned", RESULT, choices=word_splitter_names
+    )
+    user_dictionary: str | None = option(
+        None, "file of words for the Korean splitter, one a line: form, or form<TAB>tag<TAB>score", CONTENT
+    )
+    continuation_pieces: bool = option(
+        False, "tokenization of word parts as in pre-training (##에게, not 에게)", RESULT
+    )
+    token_pooling: str | None = option(
+        None, "state of a word from its pieces (default: the base model's)", RESULT, choices=["first", "mean", "max"]
+    )
+
+    def __post_init__(self) -> None:
+        if self.head_init not in ("keep", "reinit"):
+            raise SwapError(f"head_init must be 'keep' or 'reinit', got {self.head_init!r}")
+        if self.max_width < 1:
+            raise SwapError(f"max_width must be at least 1 word, got {self.max_width}")
+
+
+@dataclass
+class ModelPair:
+    """The two models of a swap."""
+
+    base_model: str = option("fastino/gliner2-base-v1", "GLiNER2 (span architecture): Hub id or directory", CONTENT)
+    korean_encoder: str = option(
+        "team-lucid/deberta-v3-base-korean", "encoder: Hub id or directory; 'none' keeps the base model's own", CONTENT
+    )
+
+
+@dataclass
+class SwapArguments(SwapOptions, ModelPair):
+    """A swap as the command line describes it."""
+
+    @property
+    def encoder(self) -> str | None:
+        """The encoder to install; ``None`` to keep the base model's own."""
+        return None if self.korean_encoder.lower() == "none" else self.korean_encoder
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of :func:`swap_encoder`."""
+        return {each.name: getattr(self, each.name) for each in fields(SwapOptions)}
+
+
+@dataclass
+class SwapReport:
+    """What a swap kept, resized, initialised and changed."""
+
+    base_model: str
+    encoder: str
+    licences: dict[str, str | None] = field(default_factory=dict)
+    """The licence that the card of the base model and of the encoder states."""
+    kept: dict[str, str] = field(default_factory=dict)
+    """Module name to the SHA-256 of its weights, the same before and after."""
+    initialised: dict[str, str] = field(default_factory=dict)
+    """Module or token to how it was initialised."""
+    changed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """What was changed: its value before and after."""
+    parameters: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Module name to its number of parameters, before and after."""
+
+
+def weight_checksum(module: torch.nn.Module) -> str:
+    """The SHA-256 over the names, shapes and bytes of a module's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_compatibility(base: PretrainedConfig, encoder: PretrainedConfig) -> list[str]:
+    """The reasons why heads trained on the states of ``base`` cannot be kept on those of ``encoder``."""
+    reasons = []
+    if type(base) is not type(encoder):
+        reasons.append(f"its config class is {type(encoder).__name__}, the base encoder's {type(base).__name__}")
+    if base.hidden_size != encoder.hidden_size:
+        reasons.append(f"its hidden size is {encoder.hidden_size}, the heads expect {base.hidden_size}")
+    return reasons
+
+
+def swap_encoder(
+    base_model: str | Path,
+    encoder: str | Path | None,
+    *,
+    schema: LabelSchema | None = None,
+    seed: int = 42,
+    base: KoreanSpanExtractor | None = None,
+    **options: Any,
+) -> tuple[KoreanSpanExtractor, SwapReport]:
+    """Load ``base_model`` and replace its encoder with ``encoder``.
+
+    Args:
+        base_model: A GLiNER2 of the span architecture: Hub id or directory.
+        encoder: The encoder to install: Hub id or directory; ``None`` keeps the base model's own.
+        schema: Labels and descriptions to save with the model.
+        seed: Random seed of the rows of GLiNER2's special tokens, and of new heads.
+        base: The base model, if it is loaded already; not changed if an encoder is given.
+        options: Those of :class:`SwapOptions`.
+
+    Returns:
+        The model in eval mode, and what was done to it.
+
+    Raises:
+        LoadError: A model, encoder or tokenizer cannot be loaded.
+        SwapError: The encoder does not fit; the message gives the reason and the choices.
+    """
+    chosen = SwapOptions(**options)
+    splitter = load_word_splitter(chosen.word_splitter, user_dictionary=chosen.user_dictionary)
+    base = base or load_extractor(base_model)
+    if encoder is None:
+        module, tokenizer = base.encoder, base.processor.tokenizer
+    else:
+        module, tokenizer = load_encoder(encoder, base.encoder.config, chosen.head_init)
+    special_tokens = [token for token in SchemaTransformer.SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
+    tokenizer.add_special_tokens({"additional_special_tokens": SchemaTransformer.SPECIAL_TOKENS})
+
+    config = _new_config(base.config, chosen, base.config.model_name if encoder is None else public_name(encoder))
+    rows = module.get_input_embeddings().num_embeddings
+    heads = base.task_module_names()
+    before = {head: weight_checksum(getattr(base, head)) for head in heads}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _new_model(config, module.config, tokenizer)
+        model.encoder = module
+        _fit_embeddings(module, tokenizer.convert_tokens_to_ids(special_tokens), len(tokenizer))
+    model.processor = KoreanSchemaTransformer(tokenizer, splitter, config.token_pooling, chosen.continuation_pieces)
+    model.configure(
+        word_splitter=chosen.word_splitter,
+        lower_case=False,
+        continuation_pieces=chosen.continuation_pieces,
+        user_dictionary=USER_DICTIONARY if chosen.user_dictionary else None,
+        **({} if schema is None else {"labels": schema.labels, "descriptions": schema.descriptions}),
+    )
+
+    parents = [base_model, *([] if encoder is None else [encoder])]
+    report = SwapReport(public_name(base_model), "the base model's own" if encoder is None else public_name(encoder))
+    report.licences = {public_name(parent): read_licence(fetch(parent)) for parent in parents}
+    for head in heads:
+        if chosen.head_init == "keep":
+            getattr(model, head).load_state_dict(getattr(base, head).state_dict())
+            report.kept[head] = weight_checksum(getattr(model, head))
+            if report.kept[head] != before[head]:
+                raise SwapError(f"the weights of {head} changed in the swap")
+        else:
+            report.initialised[head] = "with new weights, as gliner2 does"
+        report.parameters[head] = (_count(getattr(base, head)), _count(getattr(model, head)))
+    for token in special_tokens:
+        report.initialised[token] = "at random around the mean of the vocabulary's rows"
+    report.parameters["encoder"] = (_count(base.encoder), _count(module))
+    report.changed = _changes(base, model, rows)
+    return model.eval(), report
+
+
+def load_encoder(
+    encoder: str | Path, base_config: PretrainedConfig, head_init: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """An encoder that fits the heads trained on an encoder of ``base_config``, and its tokenizer.
+
+    Raises:
+        LoadError: It cannot be loaded.
+        SwapError: It does not fit, and ``head_init`` is ``keep``; or it is no encoder that can be swapped in.
+    """
+    directory = fetch(encoder)
+    kind = read_config(directory).get("model_type")
+    try:
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except (ValueError, KeyError) as error:
+        raise LoadError(f"{encoder}: transformers knows no encoder of model_type {kind!r}") from error
+    reasons = check_compatibility(base_config, config)
+    if getattr(config, "is_encoder_decoder", False):
+        raise SwapError(f"{encoder}: an encoder-decoder ({type(config).__name__}); only encoders can be swapped in")
+    if reasons and head_init == "keep":
+        raise SwapError(
+            f"{encoder}: the heads cannot be kept: {'; '.join(reasons)}. `--head_init reinit` starts new ones"
+        )
+    tokenizer = load_encoder_tokenizer(directory)
+    module = _load_weights(directory, config, str(encoder))
+    with torch.inference_mode():
+        ids = torch.tensor([[0, 1, 2]])
+        states = module.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    if states.shape != (1, 3, config.hidden_size) or not states.isfinite().all():
+        raise SwapError(f"{encoder}: gives no finite state per token (shape {tuple(states.shape)})")
+    return module, tokenizer
+
+
+def _load_weights(directory: Path, config: PretrainedConfig, name: str) -> PreTrainedModel:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # an unused pre-training head is no news; missing weights are reported below
+    try:
+        module, info = AutoModel.from_pretrained(
+            directory, config=config, trust_remote_code=False, output_loading_info=True, dtype=torch.float32
+        )
+    except Exception as error:  # damaged files raise whatever their reader raises
+        raise LoadError(f"{name}: the weights cannot be loaded: {first_line(error)}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
+    if missing:
+        raise LoadError(f"{name}: {len(missing)} weights are missing from its files, for example {min(missing)}")
+    return module
+
+
+def _new_config(base: ExtractorConfig, options: SwapOptions, name: str) -> ExtractorConfig:
+    """The config of the swapped model: the widest span stands in it twice."""
+    widths = {"span_head": {**base.span_head, "max_width": options.max_width}, "max_width": options.max_width}
+    pooling = {"token_pooling": options.token_pooling or base.token_pooling}
+    return ExtractorConfig.from_dict({**base.to_dict(), **widths, **pooling, "model_name": name})
+
+
+def _new_model(config: ExtractorConfig, encoder_config: PretrainedConfig, tokenizer) -> KoreanSpanExtractor:
+    """A model with new heads on the smallest encoder of this kind, which the caller replaces."""
+    shell = copy.deepcopy(encoder_config)
+    shell.num_hidden_layers, shell.vocab_size = 1, len(tokenizer)
+    return KoreanSpanExtractor(config, encoder_config=shell, tokenizer=tokenizer)
+
+
+def _fit_embeddings(encoder: PreTrainedModel, new_ids: list[int], vocabulary_size: int) -> None:
+    """Give every token one row, and new tokens rows drawn around the mean of the others, with their spread.
+
+    An encoder may have more rows than tokens. Then a resize adds no row, and a new token would get one that was never
+    trained. So the rows are set here in any case.
+    """
+    encoder.resize_token_embeddings(vocabulary_size, mean_resizing=False)
+    weight = encoder.get_input_embeddings().weight.data
+    known = torch.ones(vocabulary_size, dtype=torch.bool)
+    known[new_ids] = False
+    mean, spread = weight[known].mean(0), weight[known].std(0)
+    weight[new_ids] = torch.normal(mean.expand(len(new_ids), -1), spread.expand(len(new_ids), -1))
+
+
+def _changes(base: KoreanSpanExtractor, model: KoreanSpanExtractor, rows: int) -> dict[str, tuple[str, str]]:
+    def describe(extractor: KoreanSpanExtractor) -> dict[str, str]:
+        tokenizer = extractor.processor.tokenizer
+        return {
+            "max_width": str(extractor.max_width),
+            "word_splitter": extractor.settings.word_splitter,
+            "encoder": extractor.config.model_name,
+            "tokenizer": f"{type(tokenizer.backend_tokenizer.model).__name__}, {len(tokenizer):,} tokens",
+        }
+
+    before, after = describe(base), describe(model)
+    changes = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+    resized = model.encoder.get_input_embeddings().num_embeddings
+    if resized != rows:
+        changes["embedding rows"] = (f"{rows:,}", f"{resized:,}")
+    return changes
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,210 @@
+"""The card of a model: a template and measured facts. What was not measured is absent, and so is every text.
+
+The facts are the files that the scripts write beside a model. What may be public is named; everything else is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from glinerko.cli import RESULT, options_that_affect
+from glinerko.common import file_digest, read_json, read_json_lines, write_json, write_json_lines
+from glinerko.hub import read_config
+from glinerko.model.extractor import Settings
+from glinerko.model.lora import ADAPTER_WEIGHTS
+from glinerko.scoring.metrics import METRICS, metric_title
+from glinerko.sharing.page import save_plots, training_plot
+from glinerko.training.arguments import DataArguments, ModelArguments, TrainingArguments
+from glinerko.training.checkpoints import (
+    DATA_REPORT,
+    ENVIRONMENT,
+    HISTORY,
+    REPORT,
+    REPORT_FIGURES,
+    SWAP_REPORT,
+    TRAINING_ARGUMENTS,
+)
+
+EVALUATION = "evaluation.json"
+"""The public part of an evaluation, beside the model."""
+IMAGES = ("labels", "precision_recall", "errors")
+"""The plots of an evaluation that a card shows."""
+
+_TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
+#: The public parts of an evaluation and of an entry of the history, besides the scores of each metric.
+_EVALUATION_KEYS = (
+    "metric", "documents", "threshold", "threshold_source", "modes", "ceiling", "targets", "average_precision",
+    "unseen", "dictionary", "plain_gliner2", "errors", "weights",
+)  # fmt: skip
+_HISTORY_KEYS = (
+    "epoch", "step", "loss", "structure_loss", "count_loss", "encoder_learning_rate", "heads_learning_rate",
+    "threshold",
+)  # fmt: skip
+
+
+def weights_digest(directory: Path) -> str:
+    """The SHA-256 of a model's weights, which tells whether a report is about this very model."""
+    adapter = directory / ADAPTER_WEIGHTS
+    return file_digest(adapter if adapter.is_file() else directory / "model.safetensors")
+
+
+def write_card(
+    directory: Path,
+    repo_id: str | None = None,
+    argument_classes: Iterable[type] = (ModelArguments, DataArguments, TrainingArguments),
+) -> Path:
+    """Write ``README.md`` of the model in ``directory``, and beside it the public facts and plots that it is made of.
+
+    The facts are read from the directory of the run, which is the parent of ``directory``, or from ``directory`` itself
+    if the model was published before.
+
+    Args:
+        repo_id: The repository that the code examples load; a placeholder by default.
+        argument_classes: The classes that declare the options of training. Those that affect the trained weights are
+            public.
+
+    Returns:
+        The path of the card.
+    """
+    run = directory.parent if (directory.parent / TRAINING_ARGUMENTS).is_file() else directory
+    facts = {
+        TRAINING_ARGUMENTS: _public_arguments(read_json(run / TRAINING_ARGUMENTS), argument_classes),
+        ENVIRONMENT: read_json(run / ENVIRONMENT),
+        SWAP_REPORT: read_json(run / SWAP_REPORT),
+        DATA_REPORT: {
+            split: {name: value for name, value in part.items() if name != "source"}
+            for split, part in read_json(run / DATA_REPORT).items()
+        },
+        EVALUATION: _public_evaluation(run, directory),
+    }
+    for name, content in facts.items():
+        if content:
+            write_json(directory / name, content)
+    config = read_config(directory)
+    settings = Settings.from_config(config, directory)
+    images = directory / "images"
+    images.mkdir(exist_ok=True)
+    history = [_only(entry, (*_HISTORY_KEYS, *METRICS)) for entry in read_json_lines(run / HISTORY)]
+    if history:
+        write_json_lines(directory / HISTORY, history)
+        if settings.validation and settings.validation.metric in METRICS:
+            save_plots({"training": training_plot(history, settings.validation.metric)}, images)
+    if facts[EVALUATION] and run != directory:
+        for name in IMAGES:
+            shutil.copyfile(run / REPORT / f"{name}.png", images / f"{name}.png")
+    path = directory / "README.md"
+    name = repo_id.split("/")[-1] if repo_id else directory.resolve().parent.name
+    card = _render(name, repo_id or f"USER/{name}", config, settings, facts, history, images)
+    path.write_text(re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n", encoding="utf-8")
+    return path
+
+
+def _render(
+    name: str,
+    repo_id: str,
+    config: Mapping[str, Any],
+    settings: Settings,
+    facts: Mapping[str, dict],
+    history: list[dict],
+    images: Path,
+) -> ModelCard:
+    arguments, swap, evaluation = facts[TRAINING_ARGUMENTS], facts[SWAP_REPORT], facts[EVALUATION]
+    licences = swap.get("licences", {})
+    encoder = swap.get("encoder", config["model_name"])
+    stated = set(licences.values())
+    licence = stated.pop() if len(stated) == 1 else None
+    on_hub = [parent for parent in licences if "/" in parent]
+    plain = evaluation.get("plain_gliner2", {})
+    described = settings.descriptions if set(settings.labels) <= set(settings.descriptions) else None
+    chosen = settings.validation
+    validation = next(
+        (each for each in history if chosen and each["epoch"] == chosen.epoch and chosen.metric in each), None
+    )
+    data = ModelCardData(
+        language="ko",
+        library_name="gliner2",
+        pipeline_tag="token-classification",
+        license=licence,
+        tags=["gliner2", "named-entity-recognition", "korean", "glinerko"],
+        metrics=["f1", "precision", "recall"],
+        datasets=[arguments["dataset_name"]] if "dataset_name" in arguments else None,
+        base_model=on_hub or None,
+        base_model_relation="finetune" if on_hub else None,
+        model_name=name,
+        eval_results=_results(evaluation, validation, arguments.get("dataset_name")) or None,
+    )
+    return ModelCard.from_template(
+        data,
+        template_path=str(_TEMPLATE),
+        name=name,
+        repo_id=repo_id,
+        link=lambda parent: f"[{parent}](https://huggingface.co/{parent})" if "/" in parent else f"`{parent}`",
+        base_model=swap.get("base_model", config["model_name"]),
+        encoder=encoder,
+        swapped=encoder in licences,
+        kept=list(swap.get("kept", {})),
+        lora=bool(arguments.get("lora")),
+        settings=settings,
+        entity_types=json.dumps(described or settings.labels, ensure_ascii=False),
+        threshold=0.5 if settings.threshold is None else settings.threshold,
+        max_width=config["max_width"],
+        metrics=METRICS,
+        evaluation=evaluation,
+        plain_splitter=max(("whitespace", "char"), key=lambda splitter: plain.get(splitter, 0.0)),
+        validation=validation,
+        arguments=arguments,
+        environment=facts[ENVIRONMENT],
+        training_data=facts[DATA_REPORT].get("training"),
+        licence=licence,
+        licences=licences,
+        images=[image for image in IMAGES if (images / f"{image}.png").is_file()],
+        curve=(images / "training.png").is_file(),
+    )
+
+
+def _results(evaluation: dict, validation: dict | None, dataset_name: str | None) -> list[EvalResult]:
+    """The overall scores in the form of the Hub: those on test documents if there are any."""
+    dataset, split = (Path(evaluation["test_file"]).stem, "test") if evaluation else ("validation", "validation")
+    measured = evaluation or validation or {}
+    return [
+        EvalResult(
+            task_type="token-classification",
+            task_name="Named entity recognition",
+            dataset_type=dataset_name or dataset,
+            dataset_name=dataset,
+            dataset_split=split,
+            metric_type=kind,
+            metric_name=f"{metric_title(name)}: {kind}" if kind != "f1" else metric_title(name),
+            metric_value=round(measured[name]["overall"][kind], 4),
+        )
+        for name in METRICS
+        if name in measured
+        for kind in ("f1", "precision", "recall")
+    ]
+
+
+def _public_arguments(arguments: dict, classes: Iterable[type]) -> dict[str, Any]:
+    """The hyper-parameters; no path, no name of a file, no token."""
+    names = options_that_affect(RESULT, *classes)
+    public = {name: arguments[name] for name in names if arguments.get(name) is not None}
+    dataset = arguments.get("dataset_name")
+    return public | ({"dataset_name": dataset} if dataset and not Path(dataset).exists() else {})
+
+
+def _public_evaluation(run: Path, directory: Path) -> dict[str, Any]:
+    """The evaluation of these very weights, if there is one."""
+    report = read_json(run / REPORT / REPORT_FIGURES) or read_json(directory / EVALUATION)
+    if not report or report.get("weights") != weights_digest(directory):
+        return {}
+    return {**_only(report, (*_EVALUATION_KEYS, *METRICS)), "test_file": Path(report["test_file"]).name}
+
+
+def _only(record: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: record[name] for name in names if name in record}

@@ -1,0 +1,268 @@
+"""Tables for people: what a swap did, what a corpus holds, how a model scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import HORIZONTALS
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from glinerko.corpus.report import DataReport, PieceReport
+from glinerko.corpus.windows import Outcome
+from glinerko.model.swap import SwapReport
+from glinerko.scoring.analysis import ErrorClass
+from glinerko.scoring.metrics import METRICS, metric_title
+
+if TYPE_CHECKING:
+    from glinerko.verification.candidates import Inspection
+    from glinerko.verification.checks import Check
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", padding=(0, 2))
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
+    return table
+
+
+def as_markdown(table: Table) -> str:
+    """A table of this module as Markdown, without its colours."""
+    headers, *rows = plain_rows(table)
+    escaped = "\\|"
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', escaped) for cell in line)} |" for line in lines) + "\n"
+
+
+def plain_rows(table: Table) -> list[tuple[str, ...]]:
+    """The headers of a table of this module, then its rows, without colours."""
+    columns = ([str(c.header), *(Text.from_markup(str(cell)).plain for cell in c.cells)] for c in table.columns)
+    return list(zip(*columns, strict=True))
+
+
+def check_table(checks: Sequence[Check], header: bool = True) -> Table:
+    """The result of each check, with its evidence and what to do."""
+    colours = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red", "SKIP": "dim"}
+    table = Table(box=None, show_header=header, header_style="bold", padding=(0, 2, 0, 0), expand=True)
+    for name, width in (("result", 6), ("check", 20), ("evidence", None)):
+        table.add_column(name, width=width, overflow="fold", ratio=None if width else 1)
+    for check in checks:
+        advice = f" → {check.advice}" if check.advice else ""
+        status = f"[{colours[check.status.name]}]{check.status.value}[/]"
+        table.add_row(status, check.name, escape(check.evidence + advice))
+    return table
+
+
+def inspection_table(inspections: Sequence[Inspection]) -> Table:
+    """What the files of each candidate say."""
+    table = _folding_table(
+        "Candidates", "candidate", "kind", "config class", "width × layers", "parameters (embeddings)", "tokens / rows",
+        "positions", "licence",
+    )  # fmt: skip
+    for each in inspections:
+        sizes = (_figure(value and value / 1e6, "{:.1f}M") for value in (each.parameters, each.embedding_parameters))
+        table.add_row(
+            each.name,
+            each.kind.value if each.kind else "–",
+            each.config_class or "–",
+            f"{_figure(each.hidden_size)} × {_figure(each.layers)}",
+            "{} ({})".format(*sizes),
+            f"{_figure(each.tokens)} / {_figure(each.embedding_rows)}",
+            _figure(each.positions),
+            each.licence or "–",
+        )
+    return table
+
+
+def choice_table(inspections: Sequence[Inspection]) -> Table:
+    """The five criteria of the choice; every cell is read or measured, except the domain, which is stated."""
+    table = _folding_table(
+        "Choice", "candidate", "architecture match", "Korean tokenization", "GLiNER2 compatibility",
+        "size, CPU time, memory", "pre-training domain (as stated by its publisher)",
+    )  # fmt: skip
+    colours = {"SWAP": "green", "NEW_HEADS": "yellow", "UNSUITABLE": "red"}
+    for each in inspections:
+        cut, size, share = each.segmentation, each.parameters, "{:.0%} single syllables, {:.1f} pieces per word"
+        time = f", {each.relative_time:.2f} × the base encoder" if each.relative_time else ""
+        colour = colours.get(each.verdict.name, "dim")
+        table.add_row(
+            each.name,
+            f"{each.config_class}, width {each.hidden_size}" if each.config_class else "–",
+            share.format(cut.single_syllable_share, cut.pieces_per_word) if cut else "–",
+            f"[{colour}]{each.verdict.value}[/]: {escape(each.reason)}",
+            f"{size / 1e6:.0f}M{time}, {size * 4 / 2**30:.2f} GiB in fp32" if size else "–",
+            each.domain or "–",
+        )
+    return table
+
+
+def _folding_table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=HORIZONTALS)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _figure(value: float | None, form: str = "{:,}") -> str:
+    return "–" if value is None else form.format(value)
+
+
+def swap_table(report: SwapReport) -> Table:
+    """What was kept, changed and initialised, one line for each part."""
+    table = Table(title="Encoder swap", title_justify="left", title_style="bold", box=None, show_header=False)
+    table.padding = (0, 2)
+    table.add_row("base model", report.base_model)
+    table.add_row("encoder", report.encoder)
+    for name, (before, after) in report.changed.items():
+        table.add_row(name, f"{before} → {after}")
+    for module, (before, after) in report.parameters.items():
+        size = f"{after / 1e6:.1f}M parameters" + (f" (was {before / 1e6:.1f}M)" if before != after else "")
+        checksum = report.kept.get(module)
+        state = f"kept bit for bit, sha256 {checksum[:12]}, " if checksum else ""
+        state += f"initialised {report.initialised[module]}, " if module in report.initialised else ""
+        table.add_row(module, state + size)
+    tokens = [name for name in report.initialised if name.startswith("[")]
+    if tokens:
+        table.add_row(f"{len(tokens)} special tokens", f"initialised: {report.initialised[tokens[0]]}")
+    return table
+
+
+def data_table(reports: Mapping[str, DataReport]) -> Table:
+    """What each split holds and the outcome of its mentions; every mention counts in exactly one outcome row."""
+    table = _table("Data", "", *reports)
+
+    def add(name: str, values: Sequence[int | str], style: str | None = None) -> None:
+        table.add_row(name, *(f"{value:,}" if isinstance(value, int) else value for value in values), style=style)
+
+    every = list(reports.values())
+    add("documents", [report.documents for report in every])
+    for name in ("bad_rows_skipped", "texts_shared_with_training"):
+        if any(getattr(report, name) for report in every):
+            add(name.replace("_", " "), [getattr(report, name) for report in every], "yellow")
+    add("windows", [report.windows for report in every])
+    add("words per document", [f"{report.words / report.documents:.1f}" for report in every])
+    add("mentions", [report.mentions for report in every])
+    for outcome in reversed(Outcome):
+        counts = [report.mentions_by_outcome.get(outcome.value, 0) for report in every]
+        if any(counts) or outcome is Outcome.TARGET:
+            add(f"  {outcome.value}", counts)
+    add("spans (occurrences)", [report.spans for report in every])
+    add("  target", [report.spans_by_outcome.get(Outcome.TARGET.value, 0) for report in every])
+    add("reach of mentions in the text", [f"{report.reach:.1%}" for report in every], "bold")
+    return table
+
+
+def piece_table(reports: Mapping[str, PieceReport], in_use: str) -> Table:
+    """The pieces that the encoder gets, with and without continuation pieces."""
+    table = _table("Pieces", "", *(f"{way} (in use)" if way == in_use else way for way in reports))
+    every = list(reports.values())
+    table.add_row("pieces per character", *(f"{report.pieces_per_character:.2f}" for report in every))
+    table.add_row("unknown", *(f"{report.unknown_share:.1%}" for report in every))
+    table.add_row("as the tokenizer cuts the raw text", *(f"{report.identical_share:.1%}" for report in every))
+    if every[-1].fallbacks:
+        table.add_row("words the vocabulary cannot continue", *(f"{report.fallbacks:,}" for report in every))
+    return table
+
+
+def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
+    """All tables of an evaluation, from the record that ``scripts/eval.py`` makes."""
+    report = DataReport(**{each.name: result["data"][each.name] for each in fields(DataReport)})
+    title = f"{result['model']} at threshold {result['threshold']:.2f} ({result['threshold_source']})"
+    tables = [
+        data_table({Path(result["test_file"]).stem: report}),
+        score_table(title, {name: result[name] for name in METRICS if name in result}),
+        target_table(result["targets"], result["metric"]),
+        score_table("Other scores", _other_scores(result)),
+    ]
+    if "comparisons" in result:
+        tables.append(comparison_table(result["comparisons"], result["metric"]))
+    if "plain_gliner2" in result:
+        plain = _table(f"Loaded with gliner2 ({metric_title(result['metric'])})", "word_splitter", "F1")
+        for splitter, f1 in result["plain_gliner2"].items():
+            plain.add_row(splitter, f"{f1:.3f}")
+        tables.append(plain)
+    return [*tables, error_table(result["errors"])]
+
+
+def evaluation_warnings(result: Mapping[str, Any]) -> list[Text]:
+    """What makes the scores in the record of an evaluation doubtful."""
+    shared, gates = len(result.get("texts_shared_with_training", ())), result["closed_gates"]
+    warnings = {
+        f"{shared} of these texts also occur in the training documents: F1 on them is optimistic.": shared,
+        f"The count gate is shut on {gates} of {result['data']['windows']} windows.": gates,
+    }
+    return [Text(text, style="yellow") for text, number in warnings.items() if number]
+
+
+def _other_scores(result: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, float]]]:
+    """Scores by other rules, of a perfect model with the same words, of unseen mentions, and of a dictionary."""
+    modes = {f"SemEval {mode}": {"overall": score} for mode, score in result["modes"].items()}
+    ceilings = {f"ceiling of splitter and width, {metric_title(name)}": s for name, s in result["ceiling"].items()}
+    strings = metric_title("string_f1")
+    names = {"unseen": f"unseen mentions, {strings}", "dictionary": f"dictionary of training mentions, {strings}"}
+    scores = modes | ceilings | {title: result[name] for name, title in names.items() if name in result}
+    return {title: {"overall": score["overall"]} for title, score in scores.items()}
+
+
+def score_table(title: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Precision, recall and F1, overall and by label.
+
+    Args:
+        scores: Records of :meth:`glinerko.scoring.metrics.Scores.to_dict`, by metric or another name.
+    """
+    table = _table(title, "", "precision", "recall", "F1", "gold", "predicted")
+
+    def add(title: str, score: Mapping[str, float], style: str | None = None) -> None:
+        figures = (f"{score[name]:.3f}" for name in ("precision", "recall", "f1"))
+        counts = (_figure(score.get(name)) for name in ("gold", "predicted"))
+        table.add_row(title, *figures, *counts, style=style)
+
+    for name, record in scores.items():
+        labels = record.get("labels", {})
+        add(metric_title(name), record["overall"], "bold" if labels else None)
+        for label, score in labels.items():
+            add(f"  {label}", score)
+    return table
+
+
+def target_table(targets: Mapping[str, Mapping], metric: str) -> Table:
+    """Each F1 with its interval, its target and the verdict."""
+    table = _table(f"Targets ({metric_title(metric)})", "", "F1", "95 % interval", "target", "verdict")
+    for name, score in targets.items():
+        colour = {"PASS": "green", "MISS": "red"}.get(score["verdict"], "default")
+        target = "–" if score["target"] is None else f"{score['target']:.2f}"
+        verdict = f"[{colour}]{score['verdict'] or '–'}[/]"
+        table.add_row(name, f"{score['f1']:.3f}", _interval(score["f1_interval"]), target, verdict)
+    return table
+
+
+def comparison_table(compared: Sequence[Mapping], metric: str) -> Table:
+    """Models on the same documents, and how far the first one is ahead of each."""
+    table = _table(f"Models ({metric_title(metric)})", "", "threshold", "F1", "95 % interval", "first is ahead by", "p")
+    for model in compared:
+        ahead = model["difference"]
+        difference = f"{ahead['f1']:+.3f} ({_interval((ahead['low'], ahead['high']))})" if ahead else "–"
+        p_value = f"{ahead['p_value']:.3f}" if ahead else "–"
+        threshold = "–" if model["threshold"] is None else f"{model['threshold']:.2f}"
+        figures = threshold, f"{model['f1']:.3f}", _interval(model["f1_interval"])
+        table.add_row(model["model"], *figures, difference, p_value)
+    return table
+
+
+def error_table(errors: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
+    """The number of gold and predicted spans of each class."""
+    table = _table("Spans by class", "", *errors)
+    sides = [groups.get("all", {}) for groups in errors.values()]
+    for error in ErrorClass:
+        counts = [side.get(error.value, 0) for side in sides]
+        if any(counts):
+            table.add_row(error.value, *(f"{count:,}" if count else "" for count in counts))
+    return table
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return f"{bounds[0]:.3f} – {bounds[1]:.3f}"

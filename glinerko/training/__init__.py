@@ -1,0 +1,1 @@
+"""How it is trained: options, runs, batches, optimizer, speed."""

@@ -1,0 +1,115 @@
+"""Batches of training windows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from datasets import Dataset
+from gliner2.processor import PreprocessedBatch
+
+from glinerko.common import TrainingError
+from glinerko.corpus.processor import KoreanSchemaTransformer
+from glinerko.corpus.rows import LabelSchema
+from glinerko.corpus.windows import window_from_row
+from glinerko.model.extractor import KoreanSpanExtractor
+from glinerko.training.optimizer import freeze_unused
+
+
+@dataclass
+class WindowCollator:
+    """Makes batches of the rows of :func:`glinerko.corpus.windows.training_windows`.
+
+    All random choices depend on the seed, the epoch and the document only: a run gives the same batches with any number
+    of workers or processes, and however many batches are prepared ahead.
+
+    Args:
+        augment: Whether to vary the prompts as gliner2 does.
+        word_dropout: The share of the words of a text that the encoder sees masked; they keep their targets.
+    """
+
+    processor: KoreanSchemaTransformer
+    schema: LabelSchema
+    augment: bool = False
+    word_dropout: float = 0.0
+    seed: int = 42
+    epoch: int = 0
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """``{"batch": PreprocessedBatch of [windows, pieces], "ids": the document of each window}``."""
+        seeds = [f"{self.seed}-{self.epoch}-{row['id']}" for row in rows]
+        windows = [window_from_row(row) for row in rows]
+        batch = self.processor.collate(windows, self.schema, augmentation_seeds=seeds if self.augment else None)
+        if self.word_dropout:
+            self._drop_words(batch, seeds)
+        return {"batch": batch, "ids": [row["id"] for row in rows]}
+
+    def _drop_words(self, batch: PreprocessedBatch, seeds: Sequence[str]) -> None:
+        """Replace all pieces of some words of each text by the mask token; prompts are not changed."""
+        tokenizer = self.processor.tokenizer
+        mask = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+        for index, seed in enumerate(seeds):
+            draw = random.Random(f"word dropout {seed}")
+            starts = batch.text_word_indices[index, : batch.text_word_counts[index]].tolist()
+            for start, end in pairwise([*starts, batch.original_lengths[index]]):
+                if draw.random() < self.word_dropout:
+                    batch.input_ids[index, start:end] = mask
+
+
+def longest_rows(windows: Dataset, number: int) -> list[int]:
+    """The indices of the ``number`` windows with the most words."""
+    batches = windows.select_columns("words").with_format("arrow").iter(1000)
+    lengths = np.concatenate([pc.list_value_length(batch["words"]).to_numpy() for batch in batches])
+    return np.argsort(-lengths, kind="stable")[:number].tolist()
+
+
+def find_batch_size(
+    model: KoreanSpanExtractor,
+    windows: Dataset,
+    schema: LabelSchema,
+    wanted: int,
+    accelerator: Accelerator,
+    halve: bool = False,
+) -> tuple[int, list[str]]:
+    """Do a step with the longest windows, so that memory which is too small shows now; see :func:`freeze_unused`.
+
+    Args:
+        wanted: The number of windows in a batch.
+        halve: Whether to try half of it until it fits.
+
+    Returns:
+        The number of windows that fit, on every process, and the modules that get no gradient.
+
+    Raises:
+        TrainingError: Memory is too small, and the batch may not be halved, or not further.
+    """
+    longest, size = longest_rows(windows, wanted), wanted
+    while True:
+        batch = model.processor.collate([window_from_row(windows[index]) for index in longest[:size]], schema)
+        try:
+            with accelerator.autocast():
+                unused = freeze_unused(model, batch.to(accelerator.device))
+            return min(gather_object([size])), unused
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            if size == 1 or not halve:
+                raise out_of_memory(wanted) from error
+            size //= 2
+            clear_device_cache(garbage_collection=True)
+
+
+def out_of_memory(windows: int) -> TrainingError:
+    """The error for a batch of ``windows`` that does not fit."""
+    return TrainingError(
+        f"out of memory with {windows} windows a batch: lower --max_length, or lower "
+        "--per_device_train_batch_size and raise --gradient_accumulation_steps as much (--auto_find_batch_size does)"
+    )

@@ -1,0 +1,176 @@
+"""The optimizer of a training run, and checks of its steps."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from gliner2.processor import PreprocessedBatch
+from torch.distributed.fsdp import FSDPModule
+
+from glinerko.common import TrainingError
+from glinerko.model.extractor import KoreanSpanExtractor
+
+MAX_GRADIENT_NORM = 1.0
+"""The norm to which the gradient of a step is clipped."""
+
+
+@contextmanager
+def whole_parameters(model: torch.nn.Module) -> Iterator[None]:
+    """Under FSDP, give every process all parameters in this context, so that each can run any number of batches."""
+    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in sharded:
+        module.set_reshard_after_forward(False, recurse=False)
+        module.unshard()
+    try:
+        yield
+    finally:
+        for module in sharded:
+            module.set_reshard_after_forward(True, recurse=False)
+            module.reshard()
+
+
+def parameter_groups(
+    model: KoreanSpanExtractor, encoder_learning_rate: float, head_learning_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Four groups for AdamW: encoder and heads, each with and without weight decay (biases and layer norms).
+
+    Every trainable parameter is in exactly one group; empty groups are left out.
+    """
+    groups = []
+    for part, rate in (("encoder", encoder_learning_rate), ("heads", head_learning_rate)):
+        for decays in (True, False):
+            parameters = [
+                parameter
+                for name, parameter in model.named_parameters()
+                if parameter.requires_grad
+                and name.startswith("encoder.") == (part == "encoder")
+                and (parameter.ndim >= 2) == decays
+            ]
+            name = f"{part}, {'decay' if decays else 'no decay'}"
+            decay = weight_decay if decays else 0.0
+            groups.append({"params": parameters, "lr": rate, "weight_decay": decay, "name": name})
+    return [group for group in groups if group["params"]]
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The current rate of the encoder and of the heads."""
+    return {group["name"].split(",")[0]: group["lr"] for group in optimizer.param_groups}
+
+
+def average_weights(optimizer: torch.optim.Optimizer, power: float) -> None:
+    """Make every step update, in the optimizer's state of each weight, its average over the steps so far.
+
+    The weights of step t count about t ** ``power`` times: polynomial-decay averaging (Shamir and Zhang, 2013), which
+    covers the same share of a run of any length. A checkpoint of the optimizer contains the averages too.
+    """
+
+    def update(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            group["averaged_steps"] = steps = group.get("averaged_steps", 0) + 1
+            for parameter in group["params"]:
+                state = optimizer.state[parameter]
+                if steps == 1:
+                    state["average"] = parameter.detach().clone()
+                state["average"].lerp_(parameter.detach(), (power + 1) / (steps + power))
+
+    optimizer.register_step_post_hook(update)
+
+
+@contextmanager
+def averaged_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Give the model the averages of :func:`average_weights` in this context; without averages, change nothing."""
+
+    def exchange() -> None:
+        with torch.no_grad():
+            for parameter, state in optimizer.state.items():
+                if "average" in state:
+                    kept = parameter.detach().clone()
+                    parameter.copy_(state["average"])
+                    state["average"].copy_(kept)
+
+    exchange()
+    try:
+        yield
+    finally:
+        exchange()
+
+
+def freeze_unused(model: KoreanSpanExtractor, batch: PreprocessedBatch) -> list[str]:
+    """Freeze the parameters that get no gradient, so that DistributedDataParallel does not wait for them.
+
+    On entity data that is the classification head; an encoder may also have a pooler. The optimizer makes no step.
+
+    Returns:
+        The largest modules without a trained parameter, for example ``["classifier"]``.
+    """
+    model.train()
+    outputs = model(batch)
+    check_step(outputs, model, batch, [])
+    outputs["total_loss"].backward()
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    unused = {name for name, parameter in trained.items() if parameter.grad is None}
+    for name in unused:
+        trained[name].requires_grad_(False)
+    model.zero_grad()
+    rest = trained.keys() - unused
+
+    def largest(name: str) -> str:
+        """The largest module around a parameter without a trained one."""
+        modules = accumulate(name.split("."), "{}.{}".format)
+        return next(m for m in modules if not any(f"{other}.".startswith(f"{m}.") for other in rest))
+
+    return sorted(set(map(largest, unused)))
+
+
+def check_disk_space(model: torch.nn.Module, directory: Path, checkpoints: int, averaging: bool) -> None:
+    """Check that ``directory`` has room for the best model and the checkpoints, and for one more while it is written.
+
+    Args:
+        checkpoints: The number that is kept.
+        averaging: Whether they contain the averages of :func:`average_weights`.
+
+    Raises:
+        TrainingError: Naming the free and the needed space.
+    """
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    optimizer = (2 + averaging) * trained  # AdamW keeps two values for each weight
+    needed = 2 * weights + (checkpoints + 1) * (weights + optimizer)
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise TrainingError(
+            f"{directory}: {free / 1e9:.1f} GB are free, and the best model and {checkpoints} checkpoints take up to "
+            f"{needed / 1e9:.1f} GB: make room, or lower --checkpoints_total_limit"
+        )
+
+
+def check_step(
+    outputs: dict[str, Any], model: KoreanSpanExtractor, batch: PreprocessedBatch, ids: Sequence[str]
+) -> None:
+    """Stop if a loss is not finite or gliner2 left out a sample.
+
+    gliner2 catches an exception per sample, prints it, and counts the loss of that sample as zero.
+
+    Raises:
+        TrainingError: With the ids of the documents.
+    """
+    complete = outputs["batch_size"] == len(batch)
+    if complete and torch.isfinite(outputs["total_loss"]):
+        return
+    with torch.no_grad():
+        samples = model(batch, return_individual_losses=True).get("individual_losses", [])
+    faults = {}
+    for identifier, sample in zip(ids or map(str, range(len(batch))), samples, strict=False):
+        if "error" in sample:
+            faults[identifier] = sample["error"]
+        elif not torch.isfinite(torch.tensor(sample["total_loss"])):
+            faults[identifier] = f"loss {sample['total_loss']}"
+    listed = "; ".join(f"document {name}: {fault}" for name, fault in faults.items()) or f"among {', '.join(ids)}"
+    kind = "the loss is not finite" if complete else "a document gave no loss"
+    raise TrainingError(f"{kind} ({listed})")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import asdict, dataclass, fields
 
 import pytest
 from conftest import ROOT
 from huggingface_hub import ModelCard
 
+from glinerko.cli import RESULT, option, options_that_affect
 from glinerko.sharing import card
 from glinerko.sharing.card import write_card
 from glinerko.sharing.publishing import published_files
+from glinerko.training.arguments import DataArguments, ModelArguments, TrainingArguments
+from glinerko.training.checkpoints import run_identity
 
 EXAMPLE = ROOT / "docs" / "model_card"
 TOKEN, PATIENT, HOME = "hf_aSecretToken", "김철수 환자는 당뇨병으로", "/home/ada/patients"
@@ -113,3 +117,32 @@ def test_the_example_in_the_documentation_is_what_the_code_writes(tmp_path, monk
     monkeypatch.setattr(card, "save_plots", lambda *_: None)
     written = write_card(copy, "USER/korean-medical-ner")
     assert written.read_text() == (EXAMPLE / "README.md").read_text(), "python scripts/push_to_hub.py --card_only"
+
+
+def test_an_option_reaches_run_identity_and_card_by_its_declaration(run):
+    @dataclass
+    class WithMore(TrainingArguments):
+        label_smoothing: float = option(0.1, "share of the loss spread over all spans", RESULT)
+        scratch_dir: str = option("/mnt/scratch", "directory for temporary files")
+
+    identity = run_identity(ModelArguments(), DataArguments(), WithMore())
+    assert identity["label_smoothing"] == 0.1
+    assert identity["word_dropout"] == 0.0
+    assert not {"scratch_dir", "train_file", "base_model", "hub_token", "output_dir"} & set(identity)
+
+    arguments = json.loads((run / "training_args.json").read_text())
+    (run / "training_args.json").write_text(json.dumps({**arguments, **asdict(WithMore())}))
+    text = write_card(run / "best", argument_classes=(ModelArguments, DataArguments, WithMore)).read_text()
+    for shown in ("| label_smoothing | 0.1 |", "| weight_averaging | 0.0 |", "| encoder_learning_rate |"):
+        assert shown in text
+    assert "scratch_dir" not in text
+    assert "/mnt/scratch" not in (run / "best" / "training_args.json").read_text()
+
+
+@pytest.mark.parametrize("arguments", [ModelArguments, DataArguments, TrainingArguments])
+def test_every_option_says_what_it_affects_and_no_path_is_published(arguments):
+    assert all("affects" in field.metadata for field in fields(arguments))
+    public = set(options_that_affect(RESULT, arguments))
+    assert not {name for name in public if name.endswith(("_file", "_dir", "_name", "_model", "_id", "_token"))} - {
+        "metric_for_best_model"
+    }

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glinerko.common import DataError
+from glinerko.corpus import windows
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.rows import Span
 from glinerko.corpus.windows import split_into_windows
@@ -47,6 +48,15 @@ def test_one_pass_gives_what_gliner2_extracts_at_every_threshold(spread_model, d
         assert {span.key for span in spans} == expected
         found += len(expected)
     assert found > 0
+
+
+def test_prediction_never_sees_gold(spread_model, sample_rows, schema, documents, monkeypatch):
+    expected = predict_spans(spread_model, documents, schema).candidates
+    bare = documents.select_columns(["text", "words", "windows"])  # nothing else can be read
+    monkeypatch.setattr(windows, "aligned_windows", lambda *_: pytest.fail("targets were built"))
+    assert predict_spans(spread_model, bare, schema).candidates == expected
+    aligned = spread_model.align(sample_rows.select(range(24)), schema)
+    assert predict_spans(spread_model, aligned, schema).candidates == expected
 
 
 def test_a_shut_gate_returns_nothing_and_is_counted(spread_model, documents, schema):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from glinerko.common import DataError
+from glinerko.corpus.processor import Window
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.report import report_data
 from glinerko.corpus.rows import Example, LabelSchema, Mention
@@ -90,6 +91,17 @@ def test_long_documents_are_cut_and_every_window_points_back(model, write_rows, 
     }
 
 
+@pytest.mark.parametrize("text", ["MRI", "환자는 MRI", "끝이 없다. ", "이미 끝났다.", "정말?"])
+@pytest.mark.parametrize("splitter", ["korean", "kiwi", "char", "whitespace"])
+def test_the_added_full_stop_belongs_to_no_word(pair, schema, text, splitter):
+    processor = swap_encoder(*pair, schema=schema, word_splitter=splitter)[0].processor
+    (words,) = processor.split([text])
+    assert words[-1][1] == len(text.rstrip())  # char would make one word of `MRI.`
+    batch = processor.collate([Window(text, words, schema.labels)], schema)
+    added = not text.endswith((".", "?"))
+    assert batch.text_word_counts == [len(words) + added]
+
+
 def test_a_prompt_that_leaves_no_room_is_refused(model, sample_rows):
     schema = LabelSchema(("Disease",), {"Disease": "질병 " * 100})
     with pytest.raises(DataError, match="--max_length"):
@@ -106,7 +118,9 @@ def test_report_accounts_for_every_mention_and_lists_the_lost(model, write_rows,
     entities = {"Disease": ["당뇨병", "뇨병", "고혈압"], "Drug": ["인슐린"]}
     rows, _ = load_rows(write_rows({"text": "당뇨병으로 인슐린을 투여", "entities": entities, "id": "a"}))
     schema = label_schema(rows)
-    report = report_data(split_and_align(rows, model.processor, schema, max_width=12), schema, "x", tmp_path / "lost.jsonl")
+    report = report_data(
+        split_and_align(rows, model.processor, schema, max_width=12), schema, "x", tmp_path / "lost.jsonl"
+    )
     assert report.mentions == sum(report.mentions_by_outcome.values()) == 4
     assert report.mentions_by_outcome["absent from text"] == 1
     assert report.mentions_by_outcome["starts inside a word"] == 1

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[Iterable], Iterable]
 """Wraps the batches of an inference pass, to show its progress."""
-OVERLAP_POLICIES = ("greedy", "flat", "nested", "longest", "allow")
-"""The values of ``overlap_policy``; all but ``greedy`` are computed by gliner2."""
 
 
 @dataclass
@@ -55,14 +53,17 @@ class Predictions:
 
         Args:
             overlap_policy: One of :data:`OVERLAP_POLICIES`.
+
+        Raises:
+            DataError: There is no such policy.
         """
         if overlap_policy == "greedy":
             # Only a span with a higher score displaces a span, so the spans of the lowest threshold serve all others.
             return [[span for span in spans if span.score >= threshold] for spans in self.spans]
-        return [
-            resolve_by_policy([span for span in candidates if span.score >= threshold], overlap_policy)
-            for candidates in self.candidates
-        ]
+        if overlap_policy not in OVERLAP_POLICIES:
+            raise DataError(f"unknown overlap_policy {overlap_policy!r}; choose one of: {', '.join(OVERLAP_POLICIES)}")
+        resolve = OVERLAP_POLICIES[overlap_policy]
+        return [resolve([span for span in spans if span.score >= threshold]) for spans in self.candidates]
 
     def with_labels(self, names: Mapping[str, str]) -> Predictions:
         """The same spans with each label replaced by its entry in ``names``."""
@@ -160,19 +161,12 @@ def predict_on_all_processes(
 
 
 def resolve_by_policy(spans: Iterable[Span], policy: str) -> list[Span]:
-    """Resolve overlaps within each label by one of gliner2's policies.
-
-    Raises:
-        DataError: There is no such policy.
-    """
+    """Resolve overlaps within each label by one of gliner2's policies."""
     by_label: dict[str, list[Span]] = {}
     for span in spans:
         by_label.setdefault(span.label, []).append(span)
     fields = {name: attrgetter(name) for name in ("score", "start", "end")}
-    try:
-        return sorted(span for group in by_label.values() for span in resolve_overlaps(group, policy, **fields))
-    except ValueError as error:
-        raise DataError(str(error)) from error
+    return sorted(span for group in by_label.values() for span in resolve_overlaps(group, policy, **fields))
 
 
 def resolve_greedily(spans: Iterable[Span]) -> list[Span]:
@@ -190,6 +184,13 @@ def resolve_greedily(spans: Iterable[Span]) -> list[Span]:
         insort(taken, (span.start, span.end))
         kept.append(span)
     return sorted(kept)
+
+
+OVERLAP_POLICIES: dict[str, Callable[[list[Span]], list[Span]]] = {
+    "greedy": resolve_greedily,
+    **{name: partial(resolve_by_policy, policy=name) for name in ("flat", "nested", "longest", "allow")},
+}
+"""The policies by name. An entry is all that a new one needs: it takes the spans of a document and returns its own."""
 
 
 def load_gliner(directory: Path, map_location: str | torch.device = "cpu") -> GLiNER:

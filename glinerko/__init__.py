@@ -27,8 +27,8 @@ The rooms, in reading order; each imports only from those above it:
         arguments     the options, each with what it affects
         checkpoints   the files of a run; resuming
         run           start, precision, requests to stop
-        batches       windows into batches
         optimizer     parameter groups, weight averaging, checks of a step
+        batches       windows into batches, as many as fit in memory
         speed         what only makes a step faster
         pretraining   masked language modelling of an encoder
         starter       the small pair for demos and tests
@@ -42,9 +42,7 @@ The rooms, in reading order; each imports only from those above it:
         publishing    the upload
 """
 
-__version__ = "0.1.0"  # before the imports, because the caches of data need it
-
-from glinerko.common import GlinerkoError
+from glinerko.common import GlinerkoError, __version__
 from glinerko.corpus.words import KoreanWordSplitter, WordSplitter, load_word_splitter, register_word_splitter
 from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
 from glinerko.model.swap import swap_encoder

@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 import yaml
 from huggingface_hub.utils.sha import sha_fileobj
 
+__version__ = "0.1.0"
+"""The version of this package; cached data depend on it."""
+
 T = TypeVar("T")
 
 

@@ -1,54 +1,80 @@
-"""A tiny starter pair, built once, and rows made on the spot. Nothing here needs a network."""
+"""A tiny starter pair, built once, and rows made on the spot. Nothing here needs a network.
+
+Every process has one thread: on models this small, more threads only take the cores from the tests that run beside.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-import datasets
 import pytest
-import torch
+import warm
 
-from glinerko.corpus.reading import label_schema, load_rows
-from glinerko.model.swap import swap_encoder
-from glinerko.training.starter import TINY, build_starter_pair
-
-torch.set_flush_denormal(True)  # as the scripts do
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+# torch, and all that imports it, is imported in the fixtures: after these settings, and not by the process of
+# pytest-xdist that only shares out the tests.
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "data" / "sample"
 SHARED = ROOT.parent / "shared" / "data"
 
+if sys.platform != "linux":
+    os.environ["WARM_PYTHON"] = sys.executable
+elif "WARM_PYTHON" not in os.environ:  # the workers of pytest-xdist inherit it
+    directory = TemporaryDirectory(prefix="warm")
+    os.environ["WARM_PYTHON"] = warm.start_server(Path(directory.name))
+PYTHON = os.environ["WARM_PYTHON"]
+"""``sys.executable`` without the seconds of imports. Tests use both, so that each script is also run as users do."""
+
+
+def pytest_collection_modifyitems(items):
+    """The slowest tests first, so that no worker is left alone with one of them at the end."""
+    marks = {item: item.get_closest_marker("slow") for item in items}
+    items.sort(key=lambda item: -marks[item].args[0] if marks[item] else 0)
+
 
 @pytest.fixture(scope="session", autouse=True)
-def _quiet_datasets(tmp_path_factory):
+def _libraries_as_in_the_scripts(tmp_path_factory):
+    import datasets
+    import torch
+
+    torch.set_flush_denormal(True)
     datasets.disable_progress_bars()
     datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")
 
 
 @pytest.fixture(scope="session")
 def sample_rows():
+    from glinerko.corpus.reading import load_rows
+
     return load_rows(str(SAMPLE / "train.jsonl"))[0]
 
 
 @pytest.fixture(scope="session")
 def schema(sample_rows):
+    from glinerko.corpus.reading import label_schema
+
     return label_schema(sample_rows)
 
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory, sample_rows):
     """(base model, Korean encoder) as directories; not to be changed."""
+    from glinerko.training.starter import TINY, build_starter_pair
+
     return build_starter_pair(sample_rows, tmp_path_factory.mktemp("starter"), TINY)
 
 
 @pytest.fixture
 def model(pair, schema):
     """A freshly swapped tiny model."""
+    from glinerko.model.swap import swap_encoder
+
     return swap_encoder(*pair, schema=schema)[0]
 
 

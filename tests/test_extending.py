@@ -1,4 +1,4 @@
-"""A stranger's code, outside the package: a splitter for another language and a metric, through the scripts."""
+"""A stranger's code, outside the package: a splitter for another language, a metric and an overlap policy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 from conftest import ROOT
 
 STRANGER = '''
-"""Japanese words for glinerko, and a metric of whole documents. Nothing in here is part of the package."""
+"""Japanese words for glinerko, a metric of whole documents, and a rule for overlaps. None of it is in the package."""
 
 import re
 
 from glinerko import WordSplitter, register_word_splitter
 from glinerko.scoring.metrics import METRICS, Metric, score_sets
+from glinerko.scoring.prediction import OVERLAP_POLICIES
 
 
 @register_word_splitter
@@ -40,13 +41,27 @@ def score_presence(examples, predicted, labels):
     return score_sets(gold, [{(span.label,) for span in spans} for spans in predicted], labels)
 
 
+def keep_best(spans):
+    """The best span of each label."""
+    best = {span.label: span for span in sorted(spans, key=lambda span: span.score)}
+    return sorted(best.values())
+
+
 METRICS["presence_f1"] = Metric("presence F1", score_presence)
+OVERLAP_POLICIES["best"] = keep_best
 '''
 LAUNCHER = """
 import runpy, sys
 import stranger
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+CHECK = """
+import sys
+from pathlib import Path
+from glinerko.sharing.publishing import verify_saved
+if __name__ == "__main__":
+    verify_saved(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 ROWS = [
     ("糖尿病でインスリンを投与した", "糖尿病", "インスリン"),
@@ -55,7 +70,9 @@ ROWS = [
 
 
 @pytest.mark.slow
-def test_a_splitter_and_a_metric_from_outside_go_through_training_and_evaluation(pair, tmp_path, write_rows):
+def test_a_splitter_a_metric_and_a_policy_from_outside_go_through_training_evaluation_and_publishing(
+    pair, tmp_path, write_rows
+):
     (tmp_path / "stranger.py").write_text(STRANGER, encoding="utf-8")
     (tmp_path / "launch.py").write_text(LAUNCHER, encoding="utf-8")
     data = write_rows(
@@ -82,15 +99,18 @@ def test_a_splitter_and_a_metric_from_outside_go_through_training_and_evaluation
     assert (config["word_splitter"], config["validation"]["metric"]) == ("japanese", "presence_f1")
     assert "presence F1" in (best / "README.md").read_text(encoding="utf-8")
 
-    shown = run(
-        "scripts/eval.py", "--model", best, "--test_file", data, "--train_file", data, "--metric", "presence_f1"
-    )
+    scored = ["--test_file", data, "--train_file", data, "--metric", "presence_f1", "--overlap_policy", "best"]
+    shown = run("scripts/eval.py", "--model", best, *scored, "--threshold", "0")
     report = json.loads((tmp_path / "run" / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["presence_f1"]["overall"]["gold"] == 2 * len(ROWS) * 4
-    assert report["targets"]["overall"]["f1"] == report["presence_f1"]["overall"]["f1"]
+    assert report["span_f1"]["overall"]["predicted"] == 2 * len(ROWS) * 4  # at threshold 0, one for each label
+    assert report["targets"]["overall"]["f1"] == report["presence_f1"]["overall"]["f1"] == 1.0
     assert report["ceiling"]["presence_f1"]["overall"]["f1"] == 1.0
     for place in (shown, (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")):
         assert "presence F1" in place
+
+    (tmp_path / "check.py").write_text(CHECK, encoding="utf-8")
+    run(tmp_path / "check.py", best, tmp_path / "run" / "validation.jsonl")  # loads it in a fresh process
 
     # Without the stranger's module the saved model is refused by name, not read with other words.
     plain = subprocess.run(

@@ -13,8 +13,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.fingerprint import Hasher
 
-from glinerko import __version__
-from glinerko.common import DataError, first_line, read_text, write_json_lines
+from glinerko.common import DataError, __version__, first_line, read_text, write_json_lines
 from glinerko.corpus.rows import ROW_FEATURES, LabelSchema, make_row, parse_row, unparse_row
 
 

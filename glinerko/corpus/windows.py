@@ -15,8 +15,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 
-from glinerko import __version__
-from glinerko.common import DataError
+from glinerko.common import DataError, __version__
 from glinerko.corpus.processor import KoreanSchemaTransformer, TrainingWindow, Window
 from glinerko.corpus.rows import OFFSETS, Example, LabelSchema, Offsets, Span
 

@@ -80,7 +80,9 @@ class Arguments:
     threshold: float | None = option(None, "lowest score of a span (default: the threshold saved with the model)")
     tune_threshold: bool = option(False, "choice of the threshold on the documents being scored; optimistic")
     overlap_policy: str = option(
-        "greedy", "rule for overlapping spans of a label; greedy: as gliner2 by default", choices=lambda: OVERLAP_POLICIES
+        "greedy",
+        "rule for overlapping spans of a label; greedy is gliner2's",
+        choices=lambda: OVERLAP_POLICIES,
     )
     metric: str = option("string_f1", "metric of targets, comparisons and --min_f1", choices=lambda: METRICS)
     targets: list[str] = option(TARGETS, "F1 to reach, overall and by label: overall=0.50 Disease=0.55 ...")

@@ -29,6 +29,7 @@ from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import DistributedType, set_seed
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
+from rich.console import Console
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import get_scheduler
@@ -48,23 +49,9 @@ from glinerko.scoring.prediction import Predictions, predict_on_all_processes, p
 from glinerko.sharing.card import write_card
 from glinerko.sharing.publishing import prepare_repository, publish, verify_saved
 from glinerko.sharing.tables import data_table, piece_table, score_table, swap_table
+from glinerko.training import checkpoints
 from glinerko.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from glinerko.training.batches import WindowCollator, find_batch_size, out_of_memory
-from glinerko.training.checkpoints import (
-    BEST,
-    DATA_REPORT,
-    ENVIRONMENT,
-    HISTORY,
-    SWAP_REPORT,
-    TRAINING_ARGUMENTS,
-    VALIDATION,
-    dataset_digest,
-    find_resumed,
-    replace_directory,
-    run_identity,
-    save_checkpoint,
-    trim_history,
-)
 from glinerko.training.optimizer import (
     MAX_GRADIENT_NORM,
     average_weights,
@@ -152,7 +139,7 @@ class Training:
 
 def main() -> None:
     model_args, data_args, args = parse_arguments(ModelArguments, DataArguments, TrainingArguments, description=__doc__)
-    run = start_run(args, BEST, report_to=args.report_to)
+    run = start_run(args, checkpoints.BEST, report_to=args.report_to)
     accelerator, console = run.accelerator, run.console
     if args.weight_averaging and accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise GlinerkoError("--weight_averaging: not under DeepSpeed, which steps on weights of its own; FSDP does it")
@@ -162,19 +149,7 @@ def main() -> None:
 
     # 1. The documents.
     with accelerator.main_process_first():
-        files = data_args.train_file, data_args.validation_file
-        if data_args.dataset_name is None and data_args.train_file is None:
-            files = (str(SAMPLE / "train.jsonl"), str(SAMPLE / "validation.jsonl"))
-            console.rule("[bold yellow]No --train_file: training on the bundled sample corpus, good for a demo only")
-        rows, sources, skipped = load_splits(
-            *files,
-            data_args.dataset_name,
-            validation_split=data_args.validation_split,
-            labels=data_args.labels,
-            on_bad_row=data_args.on_bad_row,
-            max_train_samples=data_args.max_train_samples,
-            seed=args.seed,
-        )
+        rows, sources, skipped = load_data(data_args, args.seed, console)
     schema = label_schema(rows["training"], data_args.labels)
     if not data_args.label_descriptions:
         schema = LabelSchema(schema.labels, {})
@@ -195,19 +170,21 @@ def main() -> None:
         windows = training_windows(aligned["training"], schema)
     arguments = {**asdict(model_args), **asdict(data_args), **asdict(args), "hub_token": None}
     if accelerator.is_main_process:
-        write_json(run.output_dir / TRAINING_ARGUMENTS, arguments)
-        write_json(run.output_dir / ENVIRONMENT, run.describe())
-        write_json(run.output_dir / SWAP_REPORT, asdict(swap_report))
-        write_rows(rows["validation"], run.output_dir / VALIDATION)
+        write_json(run.output_dir / checkpoints.TRAINING_ARGUMENTS, arguments)
+        write_json(run.output_dir / checkpoints.ENVIRONMENT, run.describe())
+        write_json(run.output_dir / checkpoints.SWAP_REPORT, asdict(swap_report))
+        write_rows(rows["validation"], run.output_dir / checkpoints.VALIDATION)
         report_all(aligned, extractor, sources, skipped, run)
     identity = {
-        **run_identity(model_args, data_args, args),
+        **checkpoints.run_identity(model_args, data_args, args),
         "processes": accelerator.num_processes,
-        "training documents": dataset_digest(windows),
-        "validation documents": dataset_digest(aligned["validation"]),
+        "training documents": checkpoints.dataset_digest(windows),
+        "validation documents": checkpoints.dataset_digest(aligned["validation"]),
         "swapped model": weight_checksum(extractor),
     }
-    resumed = find_resumed(run.output_dir, args.resume_from_checkpoint, identity, args.resume_anyway, console)
+    resumed = checkpoints.find_resumed(
+        run.output_dir, args.resume_from_checkpoint, identity, args.resume_anyway, console
+    )
 
     # 4. Everything once, then the training.
     collator = WindowCollator(
@@ -218,17 +195,31 @@ def main() -> None:
     attention = speed_up(extractor, extractor.encoder, args.attention_backend, accelerator)
     dry_run(training)
     prepare(training)
-    console.print(
-        f"Training {training.epochs} epochs of {math.ceil(training.total_steps / training.epochs)} steps of "
-        f"{training.batch_size * training.accumulation * accelerator.num_processes} windows on "
-        f"{accelerator.num_processes} × {accelerator.device.type}, precision {accelerator.mixed_precision}, "
-        f"attention {attention}"
-    )
+    announce(training, attention)
     run.start_trackers(arguments)
     progress = fit(training, resumed)
 
     # 5. The result.
     finish(training, progress)
+
+
+def load_data(
+    args: DataArguments, seed: int, console: Console
+) -> tuple[dict[str, Dataset], dict[str, str], dict[str, int]]:
+    """See :func:`load_splits`; without a file or data set, the bundled sample corpus."""
+    files = args.train_file, args.validation_file
+    if args.dataset_name is None and args.train_file is None:
+        files = str(SAMPLE / "train.jsonl"), str(SAMPLE / "validation.jsonl")
+        console.rule("[bold yellow]No --train_file: training on the bundled sample corpus, good for a demo only")
+    return load_splits(
+        *files,
+        args.dataset_name,
+        validation_split=args.validation_split,
+        labels=args.labels,
+        on_bad_row=args.on_bad_row,
+        max_train_samples=args.max_train_samples,
+        seed=seed,
+    )
 
 
 def fit(training: Training, resumed: tuple[Path, dict[str, Any]] | None) -> Progress:
@@ -239,7 +230,7 @@ def fit(training: Training, resumed: tuple[Path, dict[str, Any]] | None) -> Prog
         progress = resume(training, *resumed)
     progress.sums = progress.sums.to(run.accelerator.device)
     if run.accelerator.is_main_process:
-        trim_history(run.output_dir / HISTORY, progress.epoch)
+        checkpoints.trim_history(run.output_dir / checkpoints.HISTORY, progress.epoch)
     with interruptible(training, progress):
         while progress.epoch <= training.epochs:
             if progress.epoch - 1 - progress.best_epoch >= args.early_stopping_patience:
@@ -334,15 +325,17 @@ def validate_and_keep_best(training: Training, progress: Progress) -> None:
             reference_scores = extractor.reference_scores() if is_best else None
         weights = accelerator.get_state_dict(training.model) if is_best else None
         if weights and accelerator.is_main_process:
-            claim = Validation(progress.epoch, metric, scores.overall.f1, accelerator.mixed_precision, reference_scores)
+            f1 = scores.overall.f1
+            claim = Validation(progress.epoch, metric, f1, accelerator.mixed_precision, reference_scores)
             extractor.configure(threshold=threshold, validation=claim)
-            replace_directory(run.output_dir / BEST, partial(extractor.save_pretrained, state_dict=weights))
+            save = partial(extractor.save_pretrained, state_dict=weights)
+            checkpoints.replace_directory(run.output_dir / checkpoints.BEST, save)
     losses = mean_losses(accelerator.reduce(progress.sums, reduction="sum"))
     if accelerator.is_main_process:
         rates = {f"{name}_learning_rate": rate for name, rate in learning_rates(training.optimizer).items()}
         where = {"epoch": progress.epoch, "step": progress.step}
         entry = {**where, **losses, **rates, "threshold": threshold, metric: scores.to_dict()}
-        write_json_lines(run.output_dir / HISTORY, [entry], append=True)
+        write_json_lines(run.output_dir / checkpoints.HISTORY, [entry], append=True)
         training.bar.write(
             f"epoch {progress.epoch}: loss {losses['loss']:.2f}, {metric} {scores.overall.f1:.4f} "
             f"at threshold {threshold:.2f}{', best so far' if is_best else ''}"
@@ -356,12 +349,12 @@ def validate_and_keep_best(training: Training, progress: Progress) -> None:
 
 def finish(training: Training, progress: Progress) -> None:
     """Print and log the scores of the best epoch, write the card, and publish if requested."""
-    run, args, best = training.run, training.args, training.run.output_dir / BEST
+    run, args, best = training.run, training.args, training.run.output_dir / checkpoints.BEST
     accelerator, console = run.accelerator, run.console
     console.print(score_table("Validation", {args.metric_for_best_model: progress.scores.to_dict()}))
     console.print(
         f"Best epoch {progress.best_epoch}, threshold {progress.threshold:.2f}\n"
-        f"Model    {best}\nHistory  {run.output_dir / HISTORY}\n"
+        f"Model    {best}\nHistory  {run.output_dir / checkpoints.HISTORY}\n"
         f"Next     python scripts/eval.py --model {best} --test_file YOUR_TEST.jsonl",
         highlight=False,
     )
@@ -373,7 +366,7 @@ def finish(training: Training, progress: Progress) -> None:
     accelerator.wait_for_everyone()
     accelerator.end_training()  # the other processes do not wait for an upload
     if args.push_to_hub and accelerator.is_main_process:
-        verify_saved(best, run.output_dir / VALIDATION)
+        verify_saved(best, run.output_dir / checkpoints.VALIDATION)
         commit = publish(best, args.hub_model_id, token=args.hub_token, tell=console.print)
         console.print(f"Hub      {commit.commit_url}", highlight=False)
 
@@ -432,12 +425,22 @@ def prepare(training: Training) -> None:
     accelerator.register_for_checkpointing(training.scheduler)
 
 
+def announce(training: Training, attention: str) -> None:
+    accelerator = training.run.accelerator
+    training.run.console.print(
+        f"Training {training.epochs} epochs of {math.ceil(training.total_steps / training.epochs)} steps of "
+        f"{training.batch_size * training.accumulation * accelerator.num_processes} windows on "
+        f"{accelerator.num_processes} × {accelerator.device.type}, precision {accelerator.mixed_precision}, "
+        f"attention {attention}"
+    )
+
+
 def checkpoint(training: Training, progress: Progress) -> Path:
     """Write everything from which the run can continue."""
     sums = training.run.accelerator.reduce(progress.sums, reduction="sum").tolist()
     content = {**progress.to_dict(sums), "identity": training.identity}
     limit = training.args.checkpoints_total_limit
-    return save_checkpoint(training.run.accelerator, training.run.output_dir, progress.step, content, limit)
+    return checkpoints.save_checkpoint(training.run.accelerator, training.run.output_dir, progress.step, content, limit)
 
 
 def resume(training: Training, path: Path, content: dict[str, Any]) -> Progress:
@@ -467,7 +470,7 @@ def interruptible(training: Training, progress: Progress):
             raise TrainingError(f"a process that makes batches died ({first_line(error)})") from error
         raise
     except KeyboardInterrupt:
-        saved = f"the best model so far, of epoch {progress.best_epoch}, is in {run.output_dir / BEST}"
+        saved = f"the best model so far, of epoch {progress.best_epoch}, is in {run.output_dir / checkpoints.BEST}"
         raise KeyboardInterrupt(saved if progress.best_epoch else "no epoch was complete, nothing is saved") from None
     finally:
         run.stop.patient = False
@@ -535,7 +538,7 @@ def report_all(
     pieces = report_pieces(aligned["training"], extractor.processor)
     figures = {name: report.to_dict() for name, report in reports.items()}
     figures["pieces"] = {way: report.to_dict() for way, report in pieces.items()}
-    write_json(run.output_dir / DATA_REPORT, figures)
+    write_json(run.output_dir / checkpoints.DATA_REPORT, figures)
     console.print(data_table(reports))
     console.print(piece_table(pieces, WAYS[extractor.settings.continuation_pieces]))
     console.print(f"Mentions that are no target are listed in {run.output_dir}/unreached_*.jsonl", highlight=False)

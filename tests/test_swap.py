@@ -13,7 +13,7 @@ from glinerko.common import GlinerkoError, LoadError, SwapError
 from glinerko.corpus.tokens import load_encoder_tokenizer
 from glinerko.corpus.words import KoreanWordSplitter
 from glinerko.hub import fetch
-from glinerko.model.extractor import load_extractor
+from glinerko.model.extractor import Settings, load_extractor
 from glinerko.model.swap import swap_encoder, weight_checksum
 
 HEADS = ("span_rep", "classifier", "count_pred", "count_embed")
@@ -227,3 +227,20 @@ def test_what_cannot_be_found_is_one_line(name, message):
     with pytest.raises(LoadError, match=message) as caught:
         fetch(name)
     assert "\n" not in str(caught.value)
+
+
+FORMAT_1 = {
+    "format": 1, "word_splitter": "korean", "lower_case": True, "continuation_pieces": False,
+    "user_dictionary": "user_dictionary.tsv", "labels": ["Drug", "Disease"], "descriptions": {"Drug": "약물"},
+    "threshold": 0.35, "window": {"max_length": 256, "window_overlap": 32},
+    "validation": {"epoch": 3, "metric": "string_f1", "f1": 0.5, "precision": "no", "reference_scores": [[0.1], [0.2]]},
+}  # fmt: skip
+
+
+def test_settings_of_format_1_are_read_and_written_unchanged():
+    settings = Settings.from_config({"glinerko": FORMAT_1})
+    assert (settings.lower_case, settings.validation.reference_scores) == (True, [[0.1], [0.2]])
+    assert settings.to_config() == {"glinerko": FORMAT_1 | {"continuation_pieces": False}}
+    assert Settings.from_config({}).word_splitter == "whitespace"  # a model that was not made here
+    with pytest.raises(LoadError, match="upgrade glinerko"):
+        Settings.from_config({"glinerko": {"format": 2}})

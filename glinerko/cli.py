@@ -28,7 +28,7 @@ from glinerko.common import DataError, GlinerkoError, Stopped, first_line, read_
 SECONDS_BEFORE_REPORT = 5
 """How long a process other than the first waits before it prints its error."""
 LOST_PEER = "connection (closed|reset)|gloo|nccl|watchdog|broken pipe"
-"""Pattern of the errors that torch raises when another process is gone."""
+"""Pattern of the errors that torch raises when another process has ended."""
 
 
 class Affects(Enum):

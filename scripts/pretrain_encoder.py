@@ -196,7 +196,7 @@ def train_epoch(training: Pretraining, epoch: int) -> int:
         if everywhere[3]:
             raise Stopped(
                 f"{run.stop.reason} after step {training.step}: {checkpoint(training)} is complete; the same command "
-                "with --resume_from_checkpoint latest goes on from it"
+                "with --resume_from_checkpoint latest continues from it"
             )
         if training.step % args.checkpointing_steps == 0:
             checkpoint(training)

@@ -276,7 +276,7 @@ def train_epoch(training: Training, progress: Progress) -> None:
         if stopping:
             raise Stopped(
                 f"{run.stop.reason} after step {progress.step}: {checkpoint(training, progress)} is complete; the same "
-                "command with --resume_from_checkpoint latest goes on from it"
+                "command with --resume_from_checkpoint latest continues from it"
             )
         if every and progress.step % every == 0:
             checkpoint(training, progress)

@@ -52,7 +52,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class Settings:
-    """What this project keeps in ``config.json``, under the key ``glinerko``; this class alone reads and writes it."""
+    """What this project keeps in ``config.json``, under the key ``glinerko``. Only this class reads and writes it."""
 
     format: int = FORMAT
     word_splitter: str = "whitespace"

@@ -173,7 +173,7 @@ def find_resumed(
     changed = differences(resumed[1]["identity"], identity)
     if changed and not anyway:
         raise TrainingError(
-            f"{resumed[0]}: of a run with other {', '.join(changed)}; --resume_anyway goes on all the same"
+            f"{resumed[0]} belongs to a run with other {', '.join(changed)}; --resume_anyway resumes it in spite of that"
         )
     return resumed
 
@@ -198,7 +198,7 @@ def prepare_output_dir(
     resuming = resume_from and (checkpoints or resume_from != "latest")
     if ((directory / result).exists() or checkpoints) and not (resuming or overwrite):
         raise GlinerkoError(
-            f"{directory} holds a trained model: --resume_from_checkpoint latest goes on with it, or choose another "
+            f"{directory} holds a trained model: --resume_from_checkpoint latest continues it, or choose another "
             "--output_dir or --overwrite_output_dir"
         )
     accelerator.wait_for_everyone()

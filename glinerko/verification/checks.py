@@ -1,7 +1,7 @@
 """The judge of an encoder: each check is one cause of F1 = 0, or of lost hours, with a name.
 
 :func:`check_encoder` needs only an encoder's config and tokenizer. :func:`judge_candidate` derives a verdict from it,
-and :func:`verify_swap` goes on with a trial of the swap. Nothing here needs a GPU.
+and :func:`verify_swap` continues with a trial of the swap. Nothing here needs a GPU.
 """
 
 from __future__ import annotations

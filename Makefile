@@ -18,11 +18,14 @@ RELATED ?=
 RECIPE ?= recipes/real_corpus.yaml
 FOLDS ?= 0
 JOBS ?= 1
+WORKERS ?= 2
+# The workers take one test at a time, so that the order, slowest first, is kept.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
 
 # Installed once; again when a requirement changes.
-$(BIN)/.installed: requirements.txt pyproject.toml
+$(BIN)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
 .PHONY: help install demo test test-fast lint format train eval verify real-corpus gliner clean
@@ -38,11 +41,11 @@ demo: $(BIN)/.installed  ## swap, train and score offline on the bundled sample 
 	$(BIN)/python scripts/eval.py --model outputs/demo/best --test_file data/sample/test.jsonl \
 		--train_file data/sample/train.jsonl --min_f1 0.75
 
-test: $(BIN)/.installed  ## all tests
-	$(BIN)/python -m pytest
+test: $(BIN)/.installed  ## all tests, two at a time: make test WORKERS=8
+	$(PYTEST)
 
-test-fast: $(BIN)/.installed  ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+test-fast: $(BIN)/.installed  ## the tests that run no script: under a minute
+	$(PYTEST) -m "not slow"
 
 lint: $(BIN)/.installed  ## ruff, as CI runs it
 	$(BIN)/ruff check .

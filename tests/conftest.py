@@ -26,16 +26,20 @@ SHARED = ROOT.parent / "shared" / "data"
 if sys.platform != "linux":
     os.environ["WARM_PYTHON"] = sys.executable
 elif "WARM_PYTHON" not in os.environ:  # the workers of pytest-xdist inherit it
-    directory = TemporaryDirectory(prefix="warm")
-    os.environ["WARM_PYTHON"] = warm.start_server(Path(directory.name))
+    _directory = TemporaryDirectory(prefix="warm")
+    os.environ["WARM_PYTHON"], _server = warm.start_server(Path(_directory.name))
 PYTHON = os.environ["WARM_PYTHON"]
 """``sys.executable`` without the seconds of imports. Tests use both, so that each script is also run as users do."""
 
 
 def pytest_collection_modifyitems(items):
     """The slowest tests first, so that no worker is left alone with one of them at the end."""
-    marks = {item: item.get_closest_marker("slow") for item in items}
-    items.sort(key=lambda item: -marks[item].args[0] if marks[item] else 0)
+
+    def seconds(item) -> int:
+        mark = item.get_closest_marker("slow")
+        return (mark.args or (30,))[0] if mark else 0
+
+    items.sort(key=seconds, reverse=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

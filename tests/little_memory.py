@@ -5,9 +5,9 @@ import sys
 
 import torch
 
-from glinerko.training import optimizer
+from glinerko.training import batches
 
-freeze_unused = optimizer.freeze_unused
+freeze_unused = batches.freeze_unused
 
 
 def fit_three(model, batch):
@@ -16,6 +16,6 @@ def fit_three(model, batch):
     return freeze_unused(model, batch)
 
 
-optimizer.freeze_unused = fit_three
+batches.freeze_unused = fit_three
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import PYTHON, ROOT
 
 STRANGER = '''
 """Japanese words for glinerko, a metric of whole documents, and a rule for overlaps. None of it is in the package."""
@@ -69,7 +69,7 @@ ROWS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(17)
 def test_a_splitter_a_metric_and_a_policy_from_outside_go_through_training_evaluation_and_publishing(
     pair, tmp_path, write_rows
 ):
@@ -80,7 +80,7 @@ def test_a_splitter_a_metric_and_a_policy_from_outside_go_through_training_evalu
     )
 
     def run(*command) -> str:
-        command = [sys.executable, tmp_path / "launch.py", *command]
+        command = [PYTHON, tmp_path / "launch.py", *command]
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
         done = subprocess.run(
             [*map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600

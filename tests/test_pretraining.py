@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT, SAMPLE
+from conftest import PYTHON, SAMPLE
 from datasets import Dataset
 from test_scripts import LAUNCH, one_line_error, run
 from test_swap import roberta
@@ -102,7 +101,7 @@ def small(tmp_path_factory):
     return [str(part) for name, value in options.items() for part in (f"--{name}", value)], directory
 
 
-@pytest.mark.slow
+@pytest.mark.slow(14)
 def test_a_run_learns_goes_on_bit_for_bit_and_gives_an_encoder_to_swap_in(small, pair, sample_rows):
     flags, directory = small
     result = run(sys.executable, PRETRAIN, *flags)
@@ -114,13 +113,13 @@ def test_a_run_learns_goes_on_bit_for_bit_and_gives_an_encoder_to_swap_in(small,
     uninterrupted = file_digest(weights)
     assert history[0]["step"] == 36
     for checkpoint in ("checkpoint-18", "checkpoint-36"):  # in the midst of an epoch, and at its end
-        resumed = run(sys.executable, PRETRAIN, *flags, "--resume_from_checkpoint", directory / checkpoint)
+        resumed = run(PYTHON, PRETRAIN, *flags, "--resume_from_checkpoint", directory / checkpoint)
         assert "Going on from" in resumed.stdout
         assert file_digest(weights) == uninterrupted
         assert [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()] == history
-    one_line_error(run(sys.executable, PRETRAIN, *flags), "--overwrite_output_dir")
+    one_line_error(run(PYTHON, PRETRAIN, *flags), "--overwrite_output_dir")
     changed = [*flags, "--resume_from_checkpoint", "latest", "--mlm_probability", "0.3"]
-    one_line_error(run(sys.executable, PRETRAIN, *changed), "mlm_probability (0.15 → 0.3)")
+    one_line_error(run(PYTHON, PRETRAIN, *changed), "mlm_probability (0.15 → 0.3)")
 
     _, report = swap_encoder(pair[0], directory / "encoder")
     assert set(report.kept) == {"span_rep", "classifier", "count_embed", "count_pred"}
@@ -129,7 +128,7 @@ def test_a_run_learns_goes_on_bit_for_bit_and_gives_an_encoder_to_swap_in(small,
     assert ours(text)["input_ids"] == auto(text)["input_ids"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(2)
 def test_a_published_encoder_is_adapted_on_two_processes(small, pair, tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("\n".join(TEXTS), encoding="utf-8")
@@ -155,21 +154,20 @@ def test_the_encoder_of_a_gliner2_goes_on(pair):
     assert tokenizer.mask_token_id < logits.shape[-1]
 
 
+@pytest.mark.slow(2)
 def test_what_cannot_be_trained_is_one_line(pair, tmp_path):
     one_line_error(
-        run(
-            sys.executable, PRETRAIN, "--init_from", roberta(tmp_path / "roberta", pair), "--output_dir", tmp_path / "a"
-        ),
+        run(PYTHON, PRETRAIN, "--init_from", roberta(tmp_path / "roberta", pair), "--output_dir", tmp_path / "a"),
         "only a DeBERTa-v2",
     )
     (tmp_path / "bad.jsonl").write_text('{"text": "가"}\n{"texts": "나"}\n', encoding="utf-8")
     one_line_error(
-        run(sys.executable, PRETRAIN, "--train_file", tmp_path / "bad.jsonl", "--output_dir", tmp_path / "b"),
+        run(PYTHON, PRETRAIN, "--train_file", tmp_path / "bad.jsonl", "--output_dir", tmp_path / "b"),
         "bad.jsonl, line 2",
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(28)
 def test_folds_are_trained_scored_and_compared_and_done_stages_are_not_repeated(pair, write_rows, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -185,7 +183,7 @@ def test_folds_are_trained_scored_and_compared_and_done_stages_are_not_repeated(
     text = tmp_path / "notes.txt"
     text.write_text("\n".join(TEXTS), encoding="utf-8")
     flags = ["--train_file", write_rows(*lines, name="train.jsonl"), "--folds", 2, "--output_dir", tmp_path / "cv"]
-    command = [sys.executable, "scripts/cross_validate.py", recipe, *flags]
+    command = [PYTHON, "scripts/cross_validate.py", recipe, *flags]
     one_line_error(run(*command), "['{text}'] as --train_file: pass such a file")
     command += ["--text_file", text]
     first = run(*command, "--jobs", 2)
@@ -206,11 +204,12 @@ def test_folds_are_trained_scored_and_compared_and_done_stages_are_not_repeated(
     one_line_error(run(*command), "encoder was made of other files, options or earlier stages")
 
 
+@pytest.mark.slow(10)
 def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path):
-    command = [sys.executable, "scripts/cross_validate.py"]
+    command = [PYTHON, "scripts/cross_validate.py"]
     one_line_error(run(*command, "--train_file", "x.jsonl"), "name a recipe first")
     (tmp_path / "recipe.yaml").write_text("- no_such_script: {a: 1}\n")
     one_line_error(run(*command, tmp_path / "recipe.yaml", "--train_file", "x.jsonl"), "no_such_script")
     missing = ["--train_file", SAMPLE / "train.jsonl", "--text_file", "x.txt"]
     one_line_error(run(*command, "recipes/real_corpus.yaml", *missing), "x.txt: no such file")
-    assert subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True).returncode == 0
+    assert run(sys.executable, *command[1:], "--help").returncode == 0

@@ -86,7 +86,9 @@ def test_the_round_trip_gives_the_same_model_and_a_second_push_no_commit(hub, di
     assert len(repository.commits) == 2
 
     ours, theirs = load_extractor(directory), load_extractor(NAME)
-    annotated = split_and_align(sample_rows.select(range(8)), ours.processor, schema, max_width=12, **ours.window_limits)
+    annotated = split_and_align(
+        sample_rows.select(range(8)), ours.processor, schema, max_width=12, **ours.window_limits
+    )
     local, remote = (predict_spans(model, annotated, schema).spans for model in (ours, theirs))
     assert local == remote
     assert sum(map(len, local)) > 0
@@ -141,7 +143,7 @@ def test_a_passing_fault_ends_in_success(hub, directory, fault, monkeypatch):
     repository = ready(hub, directory)
     hub.faults.append(fault)
     told = []
-    monkeypatch.setattr("glinerko.publishing.time", type("time", (), {"sleep": staticmethod(lambda seconds: None)}))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     commit = publish(directory, NAME, tell=told.append)
     assert fault.times == 0
     assert repository.refs["main"] == commit.oid
@@ -185,6 +187,7 @@ def test_an_upload_that_was_broken_off_is_not_sent_again(hub, directory, monkeyp
     assert hub.count("PUT", "/lfs/") == sent == 1
 
 
+@pytest.mark.slow(7)
 def test_a_slow_link_is_waited_for(hub, directory):
     ready(hub, directory)
     hub.bytes_per_second = 400_000
@@ -265,7 +268,7 @@ def test_a_model_that_is_not_what_was_saved_is_never_published(saved, directory,
     assert message in _find_fault(directory, saved[1], 16)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(18)
 def test_the_trial_runs_in_a_process_of_its_own(saved, directory):
     verify_saved(directory, saved[1])
     _set(word_splitter="char")(directory)

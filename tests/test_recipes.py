@@ -10,7 +10,7 @@ from importlib import import_module
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import PYTHON, ROOT
 
 from glinerko.common import DataError, GlinerkoError
 from glinerko.corpus.reading import load_rows
@@ -85,19 +85,20 @@ def test_only_a_stage_that_can_resume_is_told_to_and_that_is_not_compared(tmp_pa
         run_both(resumable, {**scored, "model": "other"})
 
 
-def make_related(directory, *more):
-    script = [sys.executable, "recipes/related_labels_data.py", directory / "made"]
+def make_related(directory, *more, python=PYTHON):
+    script = [python, "recipes/related_labels_data.py", directory / "made"]
     command = [*script, "--klue_file", directory / "klue.tsv", *more]
     return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow(6)
 def test_klue_sentences_gazetteers_and_labelled_sentences_become_text_and_documents(tmp_path, write_rows):
     (tmp_path / "klue.tsv").write_text(KLUE, encoding="utf-8")
     entries = {name: {} for name in ("도뇨-간헐적", "산소 흡입[1일당]")}
     (tmp_path / "names.json").write_text(json.dumps({"entries": entries}), encoding="utf-8")
     labelled = write_rows({"text": "당뇨병과 당뇨병.", "entities": {"Disease": ["당뇨병"]}})
     more = ["--gazetteer", f"Procedure={tmp_path / 'names.json'}", "--labelled_file", labelled, "--lists", "1"]
-    assert make_related(tmp_path, *more).returncode == 0
+    assert make_related(tmp_path, *more, python=sys.executable).returncode == 0
     text = (tmp_path / "made" / "text.txt").read_text(encoding="utf-8")
     assert text == "경찰은 박씨\n김모\n당뇨병과 당뇨병.\n도뇨-간헐적, 산소 흡입[1일당]\n"
     rows, _ = load_rows(str(tmp_path / "made" / "related.jsonl"))
@@ -110,6 +111,7 @@ def test_klue_sentences_gazetteers_and_labelled_sentences_become_text_and_docume
     assert names.gold_strings >= {("도뇨", "Procedure"), ("산소 흡입", "Procedure"), ("김", "PS")}
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize("content", ["캐릭터", "가\tX", "가\tI-PS"])
 def test_a_klue_file_of_another_form_is_refused_with_its_line(content, tmp_path):
     (tmp_path / "klue.tsv").write_text(f"## 머리\n{content}\n", encoding="utf-8")

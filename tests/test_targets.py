@@ -132,6 +132,7 @@ def test_report_accounts_for_every_mention_and_lists_the_lost(model, write_rows,
     ]
 
 
+@pytest.mark.slow(4)
 def test_report_on_the_real_corpus_accounts_for_all_mentions(pair, real_corpus):
     rows, _ = load_rows(real_corpus)
     schema = label_schema(rows)

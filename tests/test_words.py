@@ -85,7 +85,7 @@ def test_splitter_can_be_pickled():
     assert pickle.loads(pickle.dumps(splitter)).split("당뇨병으로") == splitter.split("당뇨병으로")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_splitter_gives_the_same_words_in_another_process(method):
     here = splitter.split("당뇨병으로 5mg CT촬영")  # Kiwi's threads are running when the fork happens
@@ -171,6 +171,7 @@ def test_kiwi_as_it_comes_cuts_every_morpheme():
     ]
 
 
+@pytest.mark.slow(3)
 def test_reach_on_the_real_corpus(real_corpus):
     """Mentions present in the text that lie on word boundaries and are at most 12 words wide."""
     examples = [Example.from_row(row) for row in load_rows(real_corpus)[0]]
@@ -185,6 +186,7 @@ def test_reach_on_the_real_corpus(real_corpus):
     assert reached / present >= 0.990
 
 
+@pytest.mark.slow(2)
 def test_reach_on_klue():
     """On all 4,000 sentences; KLUE-NER is general text, so this also guards against tuning to one corpus."""
     path = SHARED / "klue_ner" / "klue-ner-v1.1_dev_first4000.tsv"
@@ -205,6 +207,7 @@ def test_reach_on_klue():
     assert reached / gold >= 0.980
 
 
+@pytest.mark.slow(3)
 def test_words_are_at_most_one_and_a_half_times_those_of_white_space(real_corpus):
     texts = load_rows(real_corpus)[0]["text"][:]
     words, white_space = (sum(map(len, s.split_batch(texts))) for s in (splitter, load_word_splitter("whitespace")))

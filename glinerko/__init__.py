@@ -6,9 +6,11 @@ The rooms, in reading order; each imports only from those above it:
     cli               options, arguments, console, how a script starts and ends
     hub               fetching from the Hub, and its errors in plain words
     corpus/           what comes in
+        matching      where a mention stands in a text, whatever the spacing and the Unicode form
         rows          a document with its labels: the classes, and the three forms of a row
         words         word splitters: one base class, one registry; Kiwi
-        reading       files and data sets into rows; splits and folds
+        reading       files and data sets into rows
+        splits        training and validation rows, folds, and texts that two of them share
         tokens        the tokenizer of an encoder as its files say; continuation pieces
         processor     windows into prompts and batches
         windows       documents into windows, mentions into targets

@@ -6,8 +6,9 @@ import sys
 import pytest
 from conftest import ROOT, SAMPLE
 
-from glinerko.corpus.reading import label_schema, load_rows, shared_texts
+from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.rows import Example
+from glinerko.corpus.splits import shared_texts
 
 
 @pytest.fixture(scope="module")

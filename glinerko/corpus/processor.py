@@ -157,6 +157,11 @@ class KoreanSchemaTransformer(SchemaTransformer):
             self.change_mode(is_training=False)
             random.setstate(state)
 
+    def _transform_schema(self, *args, label_descriptions=None, **options) -> list[str]:
+        """gliner2's method; a label without a description has none in the prompt, and not an empty one."""
+        described = {label: text for label, text in (label_descriptions or {}).items() if text and text.strip()}
+        return super()._transform_schema(*args, label_descriptions=described, **options)
+
     def extract_embeddings_from_batch(self, token_embeddings, input_ids, batch):
         """gliner2's method, with all words of a text pooled at once; its own loop goes piece by piece."""
         words, prompts = self._extract_embeddings_fast(token_embeddings, batch)

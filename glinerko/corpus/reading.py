@@ -1,20 +1,41 @@
-"""Reading a corpus and splitting it. Rows are stored in a ``datasets.Dataset``, on disk and memory-mapped."""
+"""Reading a corpus. Rows are stored in a ``datasets.Dataset``, on disk and memory-mapped."""
 
 from __future__ import annotations
 
+import atexit
 import json
-import random
-import sys
+import logging
+import re
+import shutil
+import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import datasets
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.fingerprint import Hasher
 
-from glinerko.common import DataError, __version__, first_line, read_text, write_json_lines
-from glinerko.corpus.rows import ROW_FEATURES, LabelSchema, make_row, parse_row, unparse_row
+from glinerko.common import DataError, __version__, check_writable, first_line, read_text, write_json_lines
+from glinerko.corpus.rows import (
+    ROW_FEATURES,
+    LabelSchema,
+    check_labels,
+    check_unicode,
+    make_row,
+    parse_row,
+    unparse_row,
+)
+
+logger = logging.getLogger(__name__)
+
+_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+_JSON_BEGIN = re.compile(r'\s*(\{\s*("|$)|\[\s*(\{|$))')
+"""The first line of JSON lines, or of other JSON, which is refused."""
 
 
 def load_rows(
@@ -23,13 +44,16 @@ def load_rows(
     dataset_name: str | None = None,
     split: str = "train",
     labels: Sequence[str] | None = None,
+    named_labels_only: bool = False,
     on_bad_row: str = "raise",
     max_rows: int | None = None,
 ) -> tuple[Dataset, int]:
     """Read ``file`` (JSON lines) or a split of a ``datasets`` data set into checked rows.
 
     Args:
-        labels: The labels to use. They become the label set of every row; mentions of other labels are left out.
+        labels: The labels to use. They become the label set of every row; mentions of other labels are left out, and
+            counted in ``left_out``.
+        named_labels_only: Whether to stop if no row names one of ``labels``, which is then misspelt.
         on_bad_row: ``raise``, or ``skip`` to leave bad rows out and count them.
 
     Returns:
@@ -38,23 +62,69 @@ def load_rows(
     Raises:
         DataError: With file, line and reason.
     """
+    _ensure_cache()
     if file is not None:
         source, rows = file, _read_file(file)
     else:
         source, rows = f"{dataset_name} ({split})", _read_dataset(dataset_name, split)
     rows, bad = _drop_bad_rows(rows, source, on_bad_row)
+    wanted = check_labels(labels or ())
+    if named_labels_only:
+        _require_named(rows, wanted, source)
     if max_rows is not None:
         rows = rows.select(range(min(max_rows, len(rows))))
-    if labels:
-        rows = rows.map(
-            lambda row: {
-                "labels": list(labels),
-                "mentions": [mention for mention in row["mentions"] if mention["label"] in labels],
-            },
-            features=rows.features,
-            desc="Selecting labels",
-        )
+    if wanted:
+        select = partial(_select_labels, labels=wanted)
+        rows = rows.map(select, features=rows.features, desc="Selecting labels")
     return rows, bad
+
+
+def _select_labels(row: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    kept = [mention for mention in row["mentions"] if mention["label"] in labels]
+    return {"labels": list(labels), "mentions": kept, "left_out": len(row["mentions"]) - len(kept)}
+
+
+def _require_named(rows: Dataset, labels: Sequence[str], source: str) -> None:
+    """Stop if a label is named by no row.
+
+    Raises:
+        DataError: Naming the labels of the rows, and the one that is close.
+    """
+    mentions: Counter[str] = Counter()
+    for row in rows.select_columns(["labels", "mentions"]):
+        mentions.update(dict.fromkeys(row["labels"], 0))
+        mentions.update(mention["label"] for mention in row["mentions"])
+    wrong = [label for label in labels if label not in mentions]
+    if not wrong:
+        return
+    left_out = sum(count for label, count in mentions.items() if label not in labels)
+    unknown = ", ".join(label + _hint(label, mentions) for label in wrong)
+    named = ", ".join(islice(mentions, 20)) + (" ..." if len(mentions) > 20 else "")
+    raise DataError(
+        f"{source}: no row names the label {unknown}; the rows name {named or 'no label at all'}; "
+        f"{left_out:,} of {mentions.total():,} mentions would be left out"
+    )
+
+
+def _hint(label: str, known: Iterable[str]) -> str:
+    """The label that ``label`` may stand for, or several of them."""
+    folded = {each.casefold(): each for each in known}
+    parts = [folded.get(part.strip().casefold()) for part in label.split(",")]
+    if len(parts) > 1 and all(parts):
+        return f" (write {' '.join(parts)}, without commas)"
+    close = get_close_matches(label.casefold(), folded, n=1)
+    return f" ({folded[close[0]]} is close)" if close else ""
+
+
+def _ensure_cache() -> None:
+    """Keep the rows in a temporary directory if the cache of the ``datasets`` library cannot be written."""
+    try:
+        check_writable(datasets.config.HF_DATASETS_CACHE)
+    except DataError as error:
+        directory = tempfile.mkdtemp(prefix="datasets.")
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        datasets.config.HF_DATASETS_CACHE = Path(directory)
+        logger.warning(f"{error}: rows are kept in {directory} for this run; HF_DATASETS_CACHE names another directory")
 
 
 def _drop_bad_rows(rows: Dataset, source: str, on_bad_row: str) -> tuple[Dataset, int]:
@@ -96,24 +166,39 @@ def _generate(path: str, digest: str, version: str) -> Iterator[dict[str, Any]]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if text:
-                    yield _parse_safely(json.loads(text), place, f"{Path(path).stem}:{number}")
+                    yield _parse_safely(_parse_json(text), place, f"{Path(path).stem}:{number}")
             except UnicodeDecodeError as error:
                 reason = f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8"
                 yield make_row(place=place, error=reason)
-            except json.JSONDecodeError as error:
-                hint = "; write one object a line" if number == 1 and text in ("[", "{") else ""
-                yield make_row(place=place, error=f"malformed JSON: {error.msg} at column {error.colno}{hint}")
-            except RecursionError:
-                yield make_row(place=place, error="malformed JSON: nested too deeply")
+            except (ValueError, DataError) as error:
+                yield make_row(place=place, error=str(error))
     if blank:
         yield make_row(place="line 1", error="the file has only blank lines")
+
+
+def _parse_json(line: str) -> Any:
+    try:
+        return json.loads(line, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        hint = "; write one object a line" if line.strip() in ("[", "{") else ""
+        raise DataError(f"malformed JSON: {error.msg} at column {error.colno}{hint}") from error
+    except RecursionError as error:
+        raise DataError("malformed JSON: nested too deeply") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        raise DataError(f"the key {twice!r} stands twice in one object")
+    return content
 
 
 def _parse_safely(raw: Any, place: str, default_id: str) -> dict[str, Any]:
     """A row whose column ``error`` says what is wrong with it, so that bad rows can be counted."""
     try:
         return make_row(**parse_row(raw, default_id), place=place)
-    except ValueError as error:
+    except (ValueError, DataError) as error:
         return make_row(place=place, error=str(error))
 
 
@@ -123,7 +208,7 @@ def _read_dataset(name: str | None, split: str) -> Dataset:
     try:
         raw = load_dataset(name, split=split)
     except Exception as error:  # every builder raises its own
-        raise DataError(f"data set {name!r}, split {split!r}: {first_line(error)}") from error
+        raise DataError(f"data set {name!r}, split {split!r}: {first_line(error.__cause__ or error)}") from error
     if isinstance(raw, DatasetDict) or not isinstance(raw, Dataset):
         raise DataError(f"data set {name!r}: split {split!r} is no table of rows")
     return raw.map(
@@ -135,78 +220,52 @@ def _read_dataset(name: str | None, split: str) -> Dataset:
     )
 
 
-def load_splits(
-    train_file: str | None,
-    validation_file: str | None,
-    dataset_name: str | None = None,
-    *,
-    validation_split: float = 0.1,
-    labels: Sequence[str] | None = None,
-    on_bad_row: str = "raise",
-    max_train_samples: int | None = None,
-    seed: int = 42,
-) -> tuple[dict[str, Dataset], dict[str, str], dict[str, int]]:
-    """Read ``training`` and ``validation`` rows; without a validation file, they are drawn from the training rows.
-
-    Args:
-        validation_split: The share that is drawn; see :func:`split_rows`.
-
-    Returns:
-        By split: the rows, the name of their source, and the number of bad rows left out.
-
-    Raises:
-        DataError: With file, line and reason.
-    """
-    options = {"labels": labels, "on_bad_row": on_bad_row}
-    rows, bad = load_rows(train_file, dataset_name=dataset_name, max_rows=max_train_samples, **options)
-    source = train_file or dataset_name
-    if validation_file is not None:
-        validation, bad_validation = load_rows(validation_file, **options)
-        names = {"training": source, "validation": validation_file}
-        return {"training": rows, "validation": validation}, names, {"training": bad, "validation": bad_validation}
-    if not 0 < validation_split < 1:
-        raise DataError(f"--validation_split must lie between 0 and 1, got {validation_split}")
-    training, validation = split_rows(rows, validation_split, seed)
-    names = {split: f"{source}, {split} split" for split in ("training", "validation")}
-    return {"training": training, "validation": validation}, names, {"training": bad, "validation": 0}
-
-
 def read_texts(file: str | None) -> tuple[list[str], list[str]]:
-    """Ids and texts, without gold: JSON lines (``*.jsonl``) with a ``text``, or plain text with one document a line.
+    """Ids and texts, without gold: JSON lines with a ``text``, or plain text with one document a line.
+
+    JSON lines are recognised by the name of the file, or by a first line in which an object begins. A row without an
+    ``id`` has the number of its line as its id.
 
     Args:
-        file: ``None`` reads standard input, as plain text.
+        file: ``None`` reads standard input.
 
     Raises:
         DataError: With file, line and reason.
     """
-    source = file or "standard input"
-    try:
-        content = read_text(file) if file else sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source}: not UTF-8; save it as UTF-8") from error
-    ids, texts = [], []
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
-        row = {"text": line.rstrip("\r")}
-        if source.endswith((".jsonl", ".json")):
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-                    raise ValueError('expected an object with a "text"')
-            except ValueError as error:
-                raise DataError(f"{source}, line {number}: {error}") from error
-        ids.append(str(row.get("id", number)))
-        texts.append(row["text"])
-    if not texts:
+    source = "standard input" if file is None else file
+    lines = {number: line for number, line in enumerate(read_text(file).split("\n"), 1) if line.strip()}
+    if not lines:
         raise DataError(f"{source}: no text")
+    are_json = Path(source).suffix.lower() in _JSON_SUFFIXES or _JSON_BEGIN.match(next(iter(lines.values())))
+    ids, texts = [], []
+    for number, line in lines.items():
+        try:
+            row = _parse_json(line) if are_json else {"text": line}
+            text = row.get("text", row.get("input")) if isinstance(row, Mapping) else None
+            if not isinstance(text, str):
+                raise ValueError('expected an object with a "text" on each line')
+            identifier = str(number if row.get("id") is None else row["id"])
+            check_unicode("'text'", text)
+            check_unicode("'id'", identifier)
+        except (ValueError, DataError) as error:
+            raise DataError(f"{source}, line {number}: {error}") from error
+        ids.append(identifier)
+        texts.append(text)
     return ids, texts
 
 
 def rows_from_texts(texts: Sequence[str], ids: Sequence[str]) -> Dataset:
-    """Rows of texts without gold, for prediction."""
+    """Rows of texts without gold, for prediction.
+
+    Raises:
+        DataError: A text is no Unicode.
+    """
     rows = [make_row(id=identifier, text=text) for identifier, text in zip(ids, texts, strict=True)]
+    for row in rows:
+        try:
+            check_unicode("the text", row["text"])
+        except ValueError as error:
+            raise DataError(f"document {row['id']}: {error}") from error
     return Dataset.from_list(rows, features=ROW_FEATURES)
 
 
@@ -219,6 +278,9 @@ def label_schema(rows: Dataset, labels: Sequence[str] | None = None) -> LabelSch
     """The labels of ``rows``, those with a description first, in the order of their first occurrence.
 
     All prompts use this one order. The order of each row would tell which labels occur in it.
+
+    Raises:
+        DataError: The rows name no label.
     """
     described: dict[str, str] = {}
     seen: dict[str, None] = {}
@@ -226,7 +288,9 @@ def label_schema(rows: Dataset, labels: Sequence[str] | None = None) -> LabelSch
         for entry in row["descriptions"]:
             described.setdefault(entry["label"], entry["description"])
         seen.update(dict.fromkeys(row["labels"]))
-    names = tuple(labels or dict.fromkeys((*described, *seen)))
+    names = check_labels(labels or dict.fromkeys((*described, *seen)))
+    if not names:
+        raise DataError("the rows name no label: neither in 'entities' nor in 'entity_descriptions'")
     return LabelSchema(names, {label: described[label] for label in names if label in described})
 
 
@@ -242,50 +306,3 @@ def require_labels(rows: Dataset, schema: LabelSchema, source: str) -> None:
             f"{source}: mentions of labels that are not asked for: {', '.join(sorted(unknown))} "
             f"(known: {', '.join(schema.labels)}); `--labels` chooses the labels to use"
         )
-
-
-def fold_rows(rows: Dataset, folds: int, seed: int) -> list[Dataset]:
-    """Divide ``rows`` into ``folds`` of about the same size, shuffled by ``seed``; identical texts stay together.
-
-    Raises:
-        DataError: There are fewer different texts than folds.
-    """
-    groups = _group_by_text(rows, seed)
-    if not 1 < folds <= len(groups):
-        raise DataError(f"{len(groups)} different texts cannot be parted into {folds} folds")
-    parts: list[list[int]] = [[] for _ in range(folds)]
-    for group in groups:
-        min(parts, key=len).extend(group)
-    return [rows.select(sorted(part)) for part in parts]
-
-
-def split_rows(rows: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Draw ``fraction`` of ``rows`` by ``seed`` for validation; identical texts stay together.
-
-    Raises:
-        DataError: One side would be empty.
-    """
-    order = _group_by_text(rows, seed)
-    held_out: list[int] = []
-    while order and len(held_out) < round(fraction * len(rows)):
-        held_out.extend(order.pop())
-    if not order or not held_out:
-        raise DataError(f"{len(rows)} rows cannot be split {1 - fraction:.0%} / {fraction:.0%}: pass --validation_file")
-    kept = sorted(index for group in order for index in group)
-    return rows.select(kept), rows.select(sorted(held_out))
-
-
-def _group_by_text(rows: Dataset, seed: int) -> list[list[int]]:
-    """The indices of the rows of each text, the texts shuffled by ``seed``."""
-    groups: dict[str, list[int]] = {}
-    for index, text in enumerate(rows["text"]):
-        groups.setdefault(text, []).append(index)
-    order = list(groups.values())
-    random.Random(seed).shuffle(order)
-    return order
-
-
-def shared_texts(first: Dataset, second: Dataset) -> list[str]:
-    """The ids of the rows of ``second`` whose text also occurs in ``first``."""
-    texts = set(first["text"])
-    return [row["id"] for row in second.select_columns(["id", "text"]) if row["text"] in texts]

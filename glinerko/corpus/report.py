@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from glinerko.common import LoadError, write_json_lines
 from glinerko.corpus.processor import KoreanSchemaTransformer
 from glinerko.corpus.rows import Example, LabelSchema
+from glinerko.corpus.splits import contradicting_texts
 from glinerko.corpus.tokens import pieces_of
 from glinerko.corpus.windows import Outcome, classify_spans
 from glinerko.corpus.words import WordSplitter, load_word_splitter
@@ -35,19 +36,29 @@ class DataReport:
     words: int = 0
     labels: list[str] = field(default_factory=list)
     documents_with_all_labels: int = 0
+    documents_without_labels: int = 0
+    """Documents in which nothing was found; they count as annotated for all labels."""
     mentions: int = 0
     mentions_by_outcome: dict[str, int] = field(default_factory=dict)
     mentions_by_label: dict[str, dict[str, int]] = field(default_factory=dict)
     spans: int = 0
     spans_by_outcome: dict[str, int] = field(default_factory=dict)
     texts_shared_with_training: int = 0
+    mentions_left_out: int = 0
+    """Those of labels that were not asked for."""
+    mentions_matched_loosely: int = 0
+    """Those that the text has with other white space or in another Unicode form."""
+    contradicting_texts: list[list[str]] = field(default_factory=list)
+    """See :func:`glinerko.corpus.splits.contradicting_texts`."""
+    unused_keys: dict[str, int] = field(default_factory=dict)
+    """The rows that have each key which is not used here."""
 
     @property
-    def reach(self) -> float:
+    def reach(self) -> float | None:
         """The share of the mentions present in their text that can be learned, and so found, at least once."""
         present = self.mentions - self.mentions_by_outcome.get(Outcome.ABSENT.value, 0)
         learnable = sum(self.mentions_by_outcome.get(o.value, 0) for o in (Outcome.TARGET, Outcome.NESTED))
-        return learnable / present if present else 1.0
+        return learnable / present if present else None
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "reach": self.reach}
@@ -62,14 +73,21 @@ def report_data(aligned: Dataset, schema: LabelSchema, source: str, listing: Pat
         listing: A file of JSON lines for the mentions that are no target.
     """
     report = DataReport(source, documents=len(aligned), labels=list(schema.labels))
-    mentions, spans = Counter(), Counter()
+    report.contradicting_texts = contradicting_texts(aligned)
+    mentions, spans, unused = Counter(), Counter(), Counter()
     by_label = {label: Counter() for label in schema.labels}
     unreached = []
     for row in aligned:
         report.windows += len(row["windows"])
         report.words += len(row["words"])
-        report.documents_with_all_labels += set(schema.labels) <= set(row["labels"])
+        report.documents_without_labels += not row["labels"]
+        report.documents_with_all_labels += not row["labels"] or set(schema.labels) <= set(row["labels"])
+        report.mentions_left_out += row["left_out"]
+        unused.update(row["unused"])
         for mention, outcomes in zip(Example.from_row(row).mentions, row["outcomes"], strict=True):
+            report.mentions_matched_loosely += any(
+                row["text"][start:end] != mention.text for start, end in mention.spans
+            )
             best = max(outcomes, key=_ORDER.__getitem__, default=Outcome.ABSENT.value)
             mentions[best] += 1
             spans.update(outcomes)
@@ -80,6 +98,7 @@ def report_data(aligned: Dataset, schema: LabelSchema, source: str, listing: Pat
     report.mentions, report.mentions_by_outcome = mentions.total(), dict(mentions)
     report.mentions_by_label = {label: dict(counts) for label, counts in by_label.items()}
     report.spans, report.spans_by_outcome = spans.total(), dict(spans)
+    report.unused_keys = dict(unused)
     if listing is not None:
         write_json_lines(listing, unreached)
     return report
@@ -87,8 +106,10 @@ def report_data(aligned: Dataset, schema: LabelSchema, source: str, listing: Pat
 
 def measure_reach(
     rows: Dataset, splitters: Mapping[str, WordSplitter], widths: Sequence[int]
-) -> dict[str, dict[int, float]]:
+) -> dict[str, dict[int, float | None]]:
     """The share of the mentions present in their text that are runs of whole words, by splitter and greatest width.
+
+    It is ``None`` if no mention is present.
 
     Args:
         rows: Of :func:`glinerko.corpus.reading.load_rows`.
@@ -104,7 +125,7 @@ def measure_reach(
             for width in widths:
                 outcomes = classify_spans(example, words, [(0, len(words))], width)
                 reached[width] += sum(Outcome.TARGET in spans or Outcome.NESTED in spans for spans in outcomes)
-        reach[name] = {width: count / present if present else 1.0 for width, count in reached.items()}
+        reach[name] = {width: count / present if present else None for width, count in reached.items()}
     return reach
 
 

@@ -6,17 +6,23 @@ end-exclusive ``(start, end)`` offsets into the original text.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from datasets import Features, List, Value
+from gliner2.processor import SchemaTransformer
+
+from glinerko.common import DataError
+from glinerko.corpus.matching import compose, find_mention, plain, strip
 
 Offsets = tuple[int, int]
 """Start and end of a stretch of text in characters, end exclusive."""
 OFFSETS = List(List(Value("int32"), length=2))
 """The column type of a list of :data:`Offsets`."""
+#: The keys that are read of the object that holds the entities, and values that say nothing.
+_ENTITY_KEYS = ("entities", "entity_descriptions")
+_EMPTY = (None, "", [], {})
 
 
 @dataclass(frozen=True, order=True)
@@ -65,18 +71,61 @@ class Example:
     @property
     def gold_strings(self) -> set[tuple[str, str]]:
         """Every mention, present in the text or not, as ``(mention string, label)``."""
-        return {(m.text, m.label) for m in self.mentions}
+        return {(string, mention.label) for mention in self.mentions for string in self.strings(mention)}
+
+    def string(self, start: int, end: int) -> str:
+        """The text at these offsets, in the form in which strings are compared."""
+        return plain(self.text[start:end])
+
+    def strings(self, mention: Mention) -> set[str]:
+        """A mention as its text has it, or as the annotator wrote it if the text does not have it."""
+        return {self.string(*span) for span in mention.spans} or {plain(mention.text)}
 
 
 @dataclass(frozen=True)
 class LabelSchema:
-    """The labels of a corpus in a fixed order, and the description of each that has one."""
+    """The labels of a corpus in a fixed order, and the description of each that has one; see :func:`check_labels`."""
 
     labels: tuple[str, ...]
     descriptions: dict[str, str]
 
+    def __post_init__(self) -> None:
+        described = zip(check_labels(self.descriptions), self.descriptions.values(), strict=True)
+        object.__setattr__(self, "labels", check_labels(self.labels))
+        object.__setattr__(self, "descriptions", dict(described))
 
-#: A row as it is stored on disk and read by :meth:`Example.from_row`.
+
+def check_labels(labels: Iterable[Any]) -> tuple[str, ...]:
+    """``labels`` in composed form (NFC): one label is one string, however it was typed.
+
+    Raises:
+        DataError: One is given twice, is empty, has white space around it, is no string, or means something else to
+            gliner2 or to a report.
+    """
+    if isinstance(labels, str):
+        raise DataError(f"labels must be a list, found the string {labels!r}")
+    checked: dict[str, None] = {}
+    for label in labels:
+        if not isinstance(label, str):
+            raise DataError(f"a label must be a string, found {_kind(label)} ({label}): put it in quotes")
+        if any("\ud800" <= character <= "\udfff" for character in label):
+            raise DataError("a label holds half of a surrogate pair, which is no character")
+        if not strip(label):
+            raise DataError("a label is empty")
+        if strip(label) != label:
+            raise DataError(f"the label {label!r} has white space around it")
+        reserved = next((word for word in SchemaTransformer.SPECIAL_TOKENS if word in label), None)
+        if reserved or label == "overall":
+            user = f"{reserved} is a token of gliner2's prompts" if reserved else "it names the score of all labels"
+            raise DataError(f"the label {label!r} cannot be used ({user}): choose another name")
+        if compose(label)[0] in checked:
+            raise DataError(f"the label {label!r} is given twice")
+        checked[compose(label)[0]] = None
+    return tuple(checked)
+
+
+#: A row as it is stored on disk and read by :meth:`Example.from_row`. ``unused`` are its keys that are not used here,
+#: ``left_out`` is the number of mentions whose labels were not asked for.
 ROW_FEATURES = Features(
     {
         "id": Value("string"),
@@ -84,6 +133,8 @@ ROW_FEATURES = Features(
         "labels": List(Value("string")),
         "descriptions": List({"label": Value("string"), "description": Value("string")}),
         "mentions": List({"label": Value("string"), "text": Value("string"), "spans": OFFSETS}),
+        "unused": List(Value("string")),
+        "left_out": Value("int32"),
         "place": Value("string"),
         "error": Value("string"),
     }
@@ -92,49 +143,42 @@ ROW_FEATURES = Features(
 
 def make_row(**values: Any) -> dict[str, Any]:
     """A row of :data:`ROW_FEATURES`, empty except for ``values``."""
-    return {"id": "", "text": "", "labels": [], "descriptions": [], "mentions": [], "place": "", "error": "", **values}
-
-
-def find_mention(text: str, mention: str) -> list[Offsets]:
-    """All occurrences of ``mention`` in ``text``: exact ones, or otherwise those that differ in white space only."""
-    mention = mention.strip()
-    exact = [match.span() for match in re.finditer(re.escape(mention), text)]
-    if exact:
-        return exact
-    loose = r"\s*".join(re.escape(character) for character in mention if not character.isspace())
-    return [match.span() for match in re.finditer(loose, text)]
+    empty = {"id": "", "text": "", "labels": [], "descriptions": [], "mentions": [], "unused": [], "left_out": 0}
+    return {**empty, "place": "", "error": "", **values}
 
 
 def parse_row(raw: Any, default_id: str) -> dict[str, Any]:
     """The values of a row, checked, with the mentions as character offsets.
 
     Three forms are read: ``{"text", "entities": {label: [mention]}, "entity_descriptions"?, "id"?}``, the same with
-    ``{"text", "start", "end"}`` mentions, and gliner2's ``{"input", "output": {"entities", "entity_descriptions"}}``.
+    ``{"text", "start", "end"}`` mentions, and gliner2's ``{"input", "output": {"entities", "entity_descriptions"}}``,
+    of which ``{"text", "schema": {...}}`` is another spelling. Other keys are named in ``unused``.
 
     Raises:
-        ValueError: The reason in one line, without the text of the row.
+        DataError: A label cannot be used.
+        ValueError: Any other reason. Both are one line, without the text of the row.
     """
-    text, body = _find_body(raw)
+    text, body, unused = _find_body(raw)
     if not isinstance(text, str):
         raise ValueError(f"'text' must be a string, found {_kind(text)}")
     if not text.strip():
         raise ValueError("'text' is empty")
-    _check_unicode("'text'", text)
-    entities, descriptions = body.get("entities"), body.get("entity_descriptions") or {}
-    _check_labels(entities, descriptions)
+    check_unicode("'text'", text)
+    entities, descriptions = _find_labels(body)
     mentions = []
     for label, values in entities.items():
         if not isinstance(values, Sequence | None) or isinstance(values, str):
             raise ValueError(f"the mentions of {label!r} must be a list, found {_kind(values)}")
         mentions.extend(_parse_mention(text, label, number, value) for number, value in enumerate(values or [], 1))
     identifier = default_id if raw.get("id") is None else str(raw["id"])
-    _check_unicode("'id'", identifier)
+    check_unicode("'id'", identifier)
     return {
         "id": identifier,
         "text": text,
         "labels": list(dict.fromkeys((*descriptions, *entities))),
         "descriptions": [{"label": label, "description": text} for label, text in descriptions.items() if text],
         "mentions": mentions,
+        "unused": unused,
     }
 
 
@@ -150,37 +194,52 @@ def unparse_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": row["id"], "text": row["text"], "entities": entities, "entity_descriptions": descriptions}
 
 
-def _find_body(raw: Any) -> tuple[Any, Mapping]:
-    """The text of a row, and the object that holds its entities."""
+def _find_body(raw: Any) -> tuple[Any, Mapping, list[str]]:
+    """The text of a row, the object that holds its entities, and the keys of both that are not used."""
     if not isinstance(raw, Mapping):
         raise ValueError(f"expected an object with 'text' and 'entities', found {_kind(raw)}")
-    if raw.get("input") is None or raw.get("output") is None:
-        return raw.get("text"), raw
-    if not isinstance(raw["output"], Mapping):
-        raise ValueError(f"'output' must be an object, found {_kind(raw['output'])}")
-    return raw["input"], raw["output"]
+    if "tokenized_text" in raw and raw.get("text") is None:
+        raise ValueError(
+            "a row of GLiNER v1 ('tokenized_text' and 'ner'): write the words, joined by spaces, as 'text', and the "
+            "mentions as 'entities': {label: [mention, ...]}"
+        )
+    text, body = "text", None
+    if raw.get("input") is not None and raw.get("output") is not None:
+        text, body = "input", "output"
+    elif raw.get("entities") is None and raw.get("schema") is not None:
+        body = "schema"
+    inner = raw[body] if body else {}
+    if not isinstance(inner, Mapping):
+        raise ValueError(f"{body!r} must be an object, found {_kind(inner)}")
+    used = {"id", text, body} if body else {"id", "text", *_ENTITY_KEYS}
+    unused = [key for key, value in raw.items() if key not in used and value not in _EMPTY]
+    unused += [key for key, value in inner.items() if key not in _ENTITY_KEYS and value not in _EMPTY]
+    for key in unused:
+        check_unicode("a key", key)
+    return raw.get(text), inner if body else raw, sorted(set(unused))
 
 
-def _check_labels(entities: Any, descriptions: Any) -> None:
+def _find_labels(body: Mapping) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """The mentions and the description of each label."""
+    entities, descriptions = body.get("entities"), body.get("entity_descriptions") or {}
     if not isinstance(entities, Mapping):
         raise ValueError(f"'entities' must be an object of label: [mention, ...], found {_kind(entities)}")
     if not isinstance(descriptions, Mapping):
         raise ValueError(f"'entity_descriptions' must be an object of label: text, found {_kind(descriptions)}")
-    for label in (*entities, *descriptions):
-        if not isinstance(label, str) or not label.strip():
-            raise ValueError("a label is empty")
-        _check_unicode("a label", label)
+    entities = dict(zip(check_labels(entities), entities.values(), strict=True))
+    descriptions = dict(zip(check_labels(descriptions), descriptions.values(), strict=True))
     for label, description in descriptions.items():
         if description is not None and not isinstance(description, str):
             raise ValueError(f"the description of {label!r} must be a string, found {_kind(description)}")
-        _check_unicode(f"the description of {label!r}", description or "")
+        check_unicode(f"the description of {label!r}", description or "")
+    return entities, descriptions
 
 
 def _parse_mention(text: str, label: str, number: int, value: Any) -> dict[str, Any]:
     where = f"mention {number} of {label!r}"
     if isinstance(value, str):
-        _check_unicode(where, value)
-        if not value.strip():
+        check_unicode(where, value)
+        if not strip(value):
             raise ValueError(f"{where} is empty")
         return {"label": label, "text": value, "spans": find_mention(text, value)}
     if not isinstance(value, Mapping) or not {"text", "start", "end"} <= value.keys():
@@ -190,12 +249,12 @@ def _parse_mention(text: str, label: str, number: int, value: Any) -> dict[str, 
         raise ValueError(f"{where}: 'text' must be a string, 'start' and 'end' whole numbers")
     if not 0 <= start < end <= len(text):
         raise ValueError(f"{where}: offsets [{start}, {end}) lie outside the text of {len(text)} characters")
-    if text[start:end] != surface:
+    if compose(text[start:end])[0] != compose(surface)[0]:
         raise ValueError(f"{where}: the text at offsets [{start}, {end}) is not the mention")
     return {"label": label, "text": surface, "spans": [(start, end)]}
 
 
-def _check_unicode(what: str, value: str) -> None:
+def check_unicode(what: str, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:

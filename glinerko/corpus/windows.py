@@ -245,13 +245,17 @@ _TRAINING_FEATURES = Features(
 
 
 def training_windows(aligned: Dataset, schema: LabelSchema) -> Dataset:
-    """One row for each window of :func:`align_gold`: a :class:`TrainingWindow` and the ``id`` of its document."""
+    """One row for each window of :func:`align_gold`: a :class:`TrainingWindow` and the ``id`` of its document.
+
+    A document without labels is one in which nothing was found: a negative example of every label.
+    """
 
     def explode(batch: Mapping[str, list]) -> dict[str, list]:
         columns: dict[str, list] = {name: [] for name in _TRAINING_FEATURES}
         for values in zip(*batch.values(), strict=True):
             row = dict(zip(batch, values, strict=True))
-            for _, window in aligned_windows(row, [label for label in schema.labels if label in row["labels"]]):
+            labels = [label for label in schema.labels if label in (row["labels"] or schema.labels)]
+            for _, window in aligned_windows(row, labels):
                 targets = [{"start": span.start, "end": span.end, "label": span.label} for span in window.targets]
                 cells = row["id"], window.text, window.words, list(window.labels), targets
                 for column, cell in zip(columns.values(), cells, strict=True):

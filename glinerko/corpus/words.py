@@ -15,20 +15,22 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
 from gliner2.processing.word_splitter import WORD_SPLITTERS as GLINER2_SPLITTERS
 from gliner2.processing.word_splitter import resolve_word_splitter
 
-from glinerko.common import DataError, LoadError, first_line, read_text
+from glinerko.common import DataError, LoadError, first_line, read_text, write_text
+from glinerko.corpus.matching import compose
 from glinerko.corpus.rows import Offsets
 
 #: A word of a user dictionary: its form, its tag (Kiwi's), and a bonus in log probability.
 DictionaryEntry = tuple[str, str, float]
 #: The file in which a saved model keeps its user dictionary.
 USER_DICTIONARY = "user_dictionary.tsv"
+_LOCANTS = re.compile("(?<![A-Za-z0-9])(?:[0-9]+'?|[NOS])(?:,(?:[0-9]+'?|[NOS]))+(?![A-Za-z0-9])")
 
 
 class WordSplitter:
@@ -174,7 +176,7 @@ class KoreanWordSplitter(WordSplitter):
 
     def split_batch(self, texts: Iterable[str]) -> list[list[Offsets]]:
         """See :meth:`WordSplitter.split_batch`; runs on Kiwi's own threads."""
-        composed = [_compose(text) for text in texts]
+        composed = [compose(text) for text in texts]
         kiwi = analyser(os.getpid(), self._tuned, self.user_dictionary)
         analyses = list(kiwi.tokenize([text for text, _ in composed]))
         compounds = self._compounds(kiwi, analyses)
@@ -191,7 +193,9 @@ class KoreanWordSplitter(WordSplitter):
         nouns = {m.form for morphemes in analyses for m in morphemes if len(m.form) >= 6 and _is_noun(m)}
         return compound_cuts(kiwi, nouns - {form for form, _, _ in self.user_dictionary})
 
-    def _words(self, composed: str, morphemes, origins: list[int], compounds: dict[str, list[int]]) -> list[Offsets]:
+    def _words(
+        self, composed: str, morphemes, origins: Sequence[int], compounds: dict[str, list[int]]
+    ) -> list[Offsets]:
         """Cut every run at the morpheme boundaries inside it; offsets are mapped through ``origins``."""
         cuts, joined, inner = set(), set(), set()
         before, tag_before = -1, ""
@@ -256,24 +260,6 @@ class KiwiWordSplitter(KoreanWordSplitter):
 
 for _name in sorted(GLINER2_SPLITTERS):
     register_word_splitter(partial(Gliner2WordSplitter, _name), _name)
-
-
-def _compose(text: str) -> tuple[str, list[int]]:
-    """``text`` in NFC, and for each of its characters (and its end) the offset in ``text`` where it begins."""
-    if unicodedata.is_normalized("NFC", text):
-        return text, list(range(len(text) + 1))
-    composed, origins, start = [], [], 0
-    while start < len(text):
-        end = start + 1
-        # What follows a starter and may compose with it: combining marks, and vowels and codas of Hangul.
-        while end < len(text) and (unicodedata.combining(text[end]) or "\u1160" <= text[end] <= "\u11ff"):
-            end += 1
-        cluster = unicodedata.normalize("NFC", text[start:end])
-        composed.append(cluster)
-        # A cluster that stays several characters keeps one boundary: its start.
-        origins.extend([start] * len(cluster))
-        start = end
-    return "".join(composed), [*origins, len(text)]
 
 
 def _is_noun(morpheme) -> bool:
@@ -354,8 +340,9 @@ def read_user_dictionary(file: str | Path) -> tuple[DictionaryEntry, ...]:
             continue
         parts = [part.strip() for part in line.split("\t")]
         try:
-            if len(parts) > 3 or not all(parts):
-                raise ValueError("expected `form`, `form<TAB>tag` or `form<TAB>tag<TAB>score`")
+            # A comma of a chemical name, as in `1,25-디히드록시비타민`, parts no columns.
+            if len(parts) > 3 or not all(parts) or (len(parts) == 1 and re.search("[,;]", _LOCANTS.sub("", line))):
+                raise ValueError("expected `form`, `form<TAB>tag` or `form<TAB>tag<TAB>score`, with tabs, not commas")
             form, tag, score = parts + ["NNP", "0"][len(parts) - 1 :]
             entry = unicodedata.normalize("NFC", form), tag, float(score)
             if not math.isfinite(entry[2]):
@@ -371,4 +358,4 @@ def read_user_dictionary(file: str | Path) -> tuple[DictionaryEntry, ...]:
 
 def write_user_dictionary(file: Path, entries: Iterable[DictionaryEntry]) -> None:
     """Write the file that :func:`read_user_dictionary` reads."""
-    file.write_text("".join(f"{form}\t{tag}\t{score}\n" for form, tag, score in entries), encoding="utf-8")
+    write_text(file, "".join(f"{form}\t{tag}\t{score}\n" for form, tag, score in entries))

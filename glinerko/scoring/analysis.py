@@ -97,7 +97,7 @@ def _judge_document(
             span,
             is_gold,
             classify(span, is_gold),
-            seen=(text[span.start : span.end], span.label) in seen,
+            seen=(example.string(span.start, span.end), span.label) in seen,
             place=span.start / max(len(text), 1),
         )
         for is_gold, spans in ((False, predicted), (True, gold))

@@ -15,6 +15,7 @@ from nervaluate import Evaluator
 from numpy.typing import ArrayLike
 from scipy.stats import bootstrap
 
+from glinerko.corpus.matching import compose
 from glinerko.corpus.rows import Example, Span
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -104,13 +105,15 @@ def score_strings(
 ) -> Scores:
     """F1 of a document's set of (mention string, label) pairs. Gold strings that are not in the text count too.
 
+    A gold mention has the string that stands at its place in the text, however the annotator spaced or encoded it.
+
     Args:
         leave_out: Pairs that do not count, neither as gold nor as predictions. With the pairs of the training
             documents, the score is that of unseen mentions only.
     """
     gold = [_of(example.gold_strings, labels) - leave_out for example in examples]
     pairs = [
-        {(example.text[span.start : span.end], span.label) for span in spans} - leave_out
+        {(example.string(span.start, span.end), span.label) for span in spans} - leave_out
         for example, spans in zip(examples, predicted, strict=True)
     ]
     return score_sets(gold, pairs, labels)
@@ -234,18 +237,20 @@ def match_dictionary(training: Iterable[Example], texts: Iterable[str], labels: 
     for example in training:
         for mention in example.mentions:
             if mention.label in labels:
-                votes.setdefault(mention.text, Counter())[mention.label] += 1
+                for string in example.strings(mention):
+                    votes.setdefault(string, Counter())[mention.label] += 1
     dictionary = {text: counts.most_common(1)[0][0] for text, counts in votes.items()}
     by_first: dict[str, list[str]] = {}
     for text in sorted(dictionary, key=len, reverse=True):
         by_first.setdefault(text[0], []).append(text)
     documents = []
-    for text in texts:
+    for text, origins in map(compose, texts):
         spans, position = [], 0
         while position < len(text):
             match = next((m for m in by_first.get(text[position], ()) if text.startswith(m, position)), None)
             if match:
-                spans.append(Span(position, position + len(match), dictionary[match], 1.0))
+                start, end = origins[position], origins[position + len(match)]
+                spans.append(Span(start, end, dictionary[match], 1.0))
             position += len(match) if match else 1
         documents.append(spans)
     return documents

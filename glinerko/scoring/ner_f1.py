@@ -7,7 +7,8 @@
 import datasets
 import evaluate
 
-from glinerko.corpus.rows import Example, Mention, Span
+from glinerko.corpus.matching import compose, without_spaces
+from glinerko.corpus.rows import Example, Mention, Span, check_labels
 from glinerko.scoring.metrics import METRICS, score_all, score_modes
 
 _DESCRIPTION = (
@@ -18,6 +19,7 @@ _DESCRIPTION = (
 _INPUTS = """
 Args:
     predictions: for each document a list of {"start", "end", "label", "text"}; offsets in characters, end exclusive.
+        More keys, such as the "score" of scripts/predict.py, are not used.
     references: the same for the gold spans. A gold mention that is not in the text has start and end -1.
     labels: the labels to score; all that occur by default.
 Returns:
@@ -30,26 +32,37 @@ Examples:
 """
 
 
+_SPAN = {
+    "start": datasets.Value("int64"),
+    "end": datasets.Value("int64"),
+    "label": datasets.Value("string"),
+    "text": datasets.Value("string"),
+}
+
+
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
 class NerF1(evaluate.Metric):
     def _info(self):
-        span = {
-            "start": datasets.Value("int64"),
-            "end": datasets.Value("int64"),
-            "label": datasets.Value("string"),
-            "text": datasets.Value("string"),
-        }
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
             inputs_description=_INPUTS,
-            features=datasets.Features({"predictions": datasets.List(span), "references": datasets.List(span)}),
+            features=datasets.Features({"predictions": datasets.List(_SPAN), "references": datasets.List(_SPAN)}),
         )
 
+    def add(self, *, prediction, reference):
+        """Add the spans of one document."""
+        super().add(prediction=_only_spans(prediction), reference=_only_spans(reference))
+
+    def add_batch(self, *, predictions, references):
+        """Add the spans of some documents; ``compute`` does it too."""
+        super().add_batch(predictions=[*map(_only_spans, predictions)], references=[*map(_only_spans, references)])
+
     def _compute(self, predictions, references, labels=None):
-        labels = labels or sorted({span["label"] for spans in (*predictions, *references) for span in spans})
+        named = {span["label"] for spans in (*predictions, *references) for span in spans}
+        labels = check_labels(labels or sorted(named))
         examples = [
-            Example("", _join(gold, spans), tuple(labels), tuple(map(_mention, gold)))
+            Example("", _join(gold, spans), labels, tuple(map(_mention, gold)))
             for gold, spans in zip(references, predictions, strict=True)
         ]
         predicted = [
@@ -60,13 +73,26 @@ class NerF1(evaluate.Metric):
         return {**scores, "modes": score_modes(examples, predicted, labels)}
 
 
+def _only_spans(spans):
+    """``spans`` without the keys that are not scored.
+
+    Raises:
+        ValueError: A key is missing.
+    """
+    lacking = {key for span in spans for key in _SPAN.keys() - set(span)}
+    if lacking:
+        raise ValueError(f"a span has no {' and no '.join(sorted(lacking))}: it needs {', '.join(_SPAN)}")
+    return [{**{key: span[key] for key in _SPAN}, "label": compose(span["label"])[0]} for span in spans]
+
+
 def _join(gold, predicted):
     """A text with the given strings at their offsets and blanks between them, for metrics that read the text."""
     characters = [" "] * max((span["end"] for span in (*gold, *predicted)), default=0)
     for span in (*gold, *predicted):
-        # A gold string may differ from the text in white space, and then it does not fit its offsets.
-        if len(span["text"]) == span["end"] - span["start"]:
-            characters[span["start"] : span["end"]] = span["text"]
+        text, length = span["text"], span["end"] - span["start"]
+        if len(text) != length:  # a gold string that differs from the text in white space or Unicode form
+            text = without_spaces(text).ljust(length)[:length]
+        characters[span["start"] : span["end"]] = text
     text = "".join(characters)
     for span in predicted:
         if text[span["start"] : span["end"]] != span["text"]:

@@ -218,9 +218,11 @@ def derive_verdict(kind: Kind, checks: Sequence[Check]) -> tuple[Verdict, str]:
     return Verdict.SWAP if architecture.status is PASS else Verdict.NEW_HEADS, architecture.evidence
 
 
-def check_reach(reach: Mapping[str, Mapping[int, float]], word_splitter: str, max_width: int) -> Check:
+def check_reach(reach: Mapping[str, Mapping[int, float | None]], word_splitter: str, max_width: int) -> Check:
     """The gold mentions are runs of whole words; ``reach`` is that of :func:`glinerko.corpus.report.measure_reach`."""
     name, share = "word-splitter reach", reach[word_splitter][max_width]
+    if share is None:
+        return Check(name, SKIP, "no gold mention occurs in its text", "pass documents with mentions")
     evidence = "; ".join(
         f"{splitter} " + ", ".join(f"{part:.1%} to width {width}" for width, part in by_width.items())
         for splitter, by_width in reach.items()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Callable, Iterable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import TemporaryFile
+from typing import Any, TextIO, TypeVar
 
 import yaml
 from huggingface_hub.utils.sha import sha_fileobj
@@ -14,6 +19,10 @@ __version__ = "0.1.0"
 """The version of this package; cached data depend on it."""
 
 T = TypeVar("T")
+
+ESCAPE = "glinerko.escape"
+"""The error handler that writes what an encoding lacks as JSON does: ``\\ud83d\\ude00``. So JSON is still JSON."""
+codecs.register_error(ESCAPE, lambda error: (json.dumps(error.object[error.start : error.end])[1:-1], error.end))
 
 
 class GlinerkoError(Exception):
@@ -49,18 +58,22 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def read_text(file: str | Path) -> str:
-    """The content of a UTF-8 file, without a byte order mark.
+def read_text(file: str | Path | None) -> str:
+    """The content of a UTF-8 file without a byte order mark, or of standard input for ``None``.
+
+    The encoding of the console does not matter.
 
     Raises:
         DataError: The file cannot be read or is not UTF-8.
     """
+    name = "standard input" if file is None else file
     try:
-        return Path(file).read_text(encoding="utf-8-sig")
+        with open(0 if file is None else file, encoding="utf-8-sig", closefd=file is not None) as content:
+            return content.read()
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8; save the file as UTF-8") from error
+        raise DataError(f"{name}: not UTF-8; save it as UTF-8") from error
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
 
 
 def read_yaml(file: str | Path, expected: str, parse: Callable[[Any], T]) -> T:
@@ -75,9 +88,37 @@ def read_yaml(file: str | Path, expected: str, parse: Callable[[Any], T]) -> T:
         DataError: The file cannot be read or has another form.
     """
     try:
-        return parse(yaml.safe_load(Path(file).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        return parse(yaml.load(Path(file).read_text(encoding="utf-8-sig"), _StrictLoader))
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise DataError(f"{file}: expected {expected} ({line}{error.problem or first_line(error)})") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{file}: expected {expected} ({first_line(error)})") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses what YAML would drop or change: a key that stands twice, and ``no`` or ``null`` as a name in a list."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge")]
+        _refuse_constants(keys)
+        for number, key in enumerate(keys):
+            if key.value in (earlier.value for earlier in keys[:number]):
+                raise ValueError(f"line {key.start_mark.line + 1}: the key {key.value!r} stands twice")
+        return node
+
+    def compose_sequence_node(self, anchor: str | None) -> yaml.SequenceNode:
+        node = super().compose_sequence_node(anchor)
+        _refuse_constants(node.value)
+        return node
+
+
+def _refuse_constants(nodes: Iterable[yaml.Node]) -> None:
+    for node in nodes:
+        if node.tag.endswith((":bool", ":null")):
+            kind = "a truth value" if node.tag.endswith(":bool") else "nothing"
+            raise ValueError(f"line {node.start_mark.line + 1}: {node.value!r} is {kind} in YAML; put it in quotes")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -91,16 +132,82 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def check_output(target: str | Path, *sources: str | int | None) -> None:
+    """Check that a file to write is not one that is read.
+
+    Args:
+        sources: Files, or numbers of open files.
+
+    Raises:
+        DataError: It is one of ``sources``, perhaps through a link.
+    """
+    for source in sources:
+        exist = source is not None and os.path.exists(source) and os.path.isfile(target)
+        if exist and os.path.samefile(source, target):
+            raise DataError(f"{target}: would be written over, but is an input: choose another file")
+
+
+def check_writable(directory: str | Path) -> Path:
+    """Make a directory if there is none, and check that files can be written there, before anything is computed.
+
+    Raises:
+        DataError: They cannot.
+    """
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=directory):
+            return Path(directory)
+    except OSError as error:
+        raise DataError(f"{directory}: cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def replace_file(path: str | Path) -> Iterator[TextIO]:
+    """A UTF-8 file to write, which takes the place of ``path`` at the end, unless the block raises an error.
+
+    Missing directories are created. What is no regular file, such as a pipe, is written at once.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    at_once = os.path.exists(path) and not os.path.isfile(path)
+    target = Path(path) if at_once else Path(os.path.realpath(path))
+    beside = target if at_once else target.with_name(f"{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = beside.open("w", encoding="utf-8", errors=ESCAPE)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        with file:
+            yield file
+        if not at_once:
+            if target.exists():
+                shutil.copymode(target, beside)
+            beside.replace(target)
+    except BaseException as error:
+        if not at_once:
+            beside.unlink(missing_ok=True)
+        if type(error) is OSError and error.errno and not error.filename:  # of the file itself: a full disk
+            raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+        raise
+
+
+def write_text(path: str | Path, content: str) -> None:
+    """Write a UTF-8 file whole or not at all: see :func:`replace_file`."""
+    with replace_file(path) as file:
+        file.write(content)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write UTF-8 JSON with indentation and readable Korean; missing directories are created."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write UTF-8 JSON with indentation and readable Korean; see :func:`replace_file`."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]], *, append: bool = False) -> None:
-    """Write one UTF-8 JSON object per line; missing directories are created."""
+    """Write one UTF-8 JSON object per line; missing directories are created. See :func:`replace_file`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a" if append else "w", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors=ESCAPE) if append else replace_file(path) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 

@@ -48,6 +48,8 @@ def fetch(
     name = str(name_or_path)
     if os.path.isdir(name):
         return Path(name)
+    if os.path.isfile(name):
+        raise LoadError(f"{name}: a file; pass its directory")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise LoadError(f"{name}: no such directory")
     reasons = {
@@ -85,14 +87,25 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     if not path.is_file():
         kind = "a GLiNER v1 model (gliner_config.json)" if is_gliner_v1(directory) else "no model"
-        raise LoadError(f"{directory}: no config.json; this is {kind}")
+        near = _models_near(directory)
+        hint = f"; pass {' or '.join(map(str, near))}" if near else ""
+        raise LoadError(f"{directory}: no config.json; this is {kind}{hint}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise LoadError(f"{path}: malformed JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise LoadError(f"{path}: expected a JSON object")
     if "auto_map" in config:
         raise LoadError(f"{path}: asks to run code of its own ('auto_map'), which is refused")
     return config
+
+
+def _models_near(directory: Path) -> list[Path]:
+    """The models of a run, whose directory or a checkpoint of which was taken for a model."""
+    run = directory.resolve().parent if directory.resolve().name.startswith("checkpoint") else directory
+    configured = (path.parent for path in sorted(run.glob("*/config.json")))
+    return [model for model in configured if any(model.glob("*.safetensors"))]
 
 
 def require_gliner2(directory: Path, name: str | Path) -> dict[str, Any]:

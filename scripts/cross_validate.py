@@ -26,6 +26,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -37,8 +38,19 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 
 from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
-from glinerko.common import DataError, GlinerkoError, file_digest, read_json, read_json_lines, read_yaml, write_json
-from glinerko.corpus.reading import fold_rows, load_rows, write_rows
+from glinerko.common import (
+    DataError,
+    GlinerkoError,
+    check_output,
+    file_digest,
+    read_json,
+    read_json_lines,
+    read_yaml,
+    write_json,
+    write_text,
+)
+from glinerko.corpus.reading import load_rows, write_rows
+from glinerko.corpus.splits import fold_rows
 from glinerko.scoring.metrics import METRICS, Scores, compare_scores
 from glinerko.sharing.tables import comparison_table, score_table
 from glinerko.training.checkpoints import BEST, REPORT_COUNTS, REPORT_FIGURES
@@ -60,10 +72,10 @@ class Arguments:
     output_dir: str = option("outputs/cross-validation", "output directory")
     name: str = option("default", "name of this variant of the recipe")
     compare: list[str] | None = option(None, "names of finished variants to compare with")
-    folds: int = option(5, "number of folds; identical texts stay in the same fold")
-    only: list[int] | None = option(None, "folds to run, counted from 0 (default: all)")
-    jobs: int = option(1, "number of folds that run at the same time")
-    seed: int = option(42, "random seed of the folds")
+    folds: int = option(5, "number of folds; the same texts stay in one fold", at_least=2)
+    only: list[int] | None = option(None, "folds to run, counted from 0 (default: all)", at_least=0)
+    jobs: int = option(1, "number of folds that run at the same time", at_least=1)
+    seed: int = option(42, "random seed of the folds", at_least=0)
     metric: str = option("string_f1", "reported and compared metric", choices=lambda: METRICS)
 
 
@@ -76,7 +88,10 @@ def main() -> None:
     for file in extra_files:
         if not Path(file).is_file():
             raise DataError(f"{file}: no such file")
-    parts = fold_rows(load_rows(args.train_file)[0], args.folds, args.seed)
+    rows, _ = load_rows(args.train_file)
+    for key, number in Counter(key for keys in rows["unused"] for key in keys).items():
+        print(f"{number:,} rows have the key {key}, which is not used")
+    parts = fold_rows(rows, args.folds, args.seed)
     chosen = args.only if args.only is not None else list(range(args.folds))
     if not set(chosen) <= set(range(args.folds)):
         raise DataError(f"--only: the folds are 0 to {args.folds - 1}")
@@ -163,7 +178,7 @@ class Pipeline:
         self.done = [*self.done, [script, flags]]
         if not mark.is_file():
             self.call([sys.executable, str(SCRIPTS / f"{script}.py"), *flags, *resume])
-            mark.write_text(json.dumps(self.done), encoding="utf-8")
+            write_text(mark, json.dumps(self.done))
         elif json.loads(mark.read_text(encoding="utf-8")) != self.done:
             raise GlinerkoError(
                 f"{output} was made of other files, options or earlier stages: choose another --output_dir (or another "
@@ -207,6 +222,8 @@ def run_fold(
     """Run ``stages`` on all ``parts`` except ``number``, and score the trained model on that one."""
     fold = Path(args.output_dir) / f"fold-{number}"
     train, dev = fold / "train.jsonl", fold / "dev.jsonl"
+    for file in (train, dev):
+        check_output(file, args.train_file)
     write_rows(concatenate_datasets([part for index, part in enumerate(parts) if index != number]), train)
     write_rows(parts[number], dev)
     pipeline = Pipeline(
@@ -232,11 +249,11 @@ def report(args: Arguments, folds: list[int], about: dict[str, Any]) -> None:
     compared = compare_scores([(name, None, scores) for name, scores in zip(names, variants, strict=True)])
     own, file = variants[0], directory / f"{args.name}.json"
     title = f"{args.name}, {args.metric} on {len(own.counts)} held-out documents of {len(folds)} folds"
+    write_json(file, {**about, **own.to_dict(), "comparisons": compared})
     console = make_console()
     console.print(score_table(title, {args.metric: own.to_dict()}))
     console.print(comparison_table(compared, args.metric))
-    write_json(file, {**about, **own.to_dict(), "comparisons": compared})
-    console.print(f"Scores   {file}", highlight=False)
+    console.print(f"Scores   {file}")
 
 
 def pool_scores(directory: Path, name: str, folds: list[int], metric: str) -> Scores:

@@ -15,6 +15,8 @@ documents: only people who may read them may see it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,15 +28,16 @@ from datasets import Dataset
 from gliner2 import AutoExtractor
 from rich.console import Console
 
-from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
-from glinerko.common import DataError, GlinerkoError, LoadError, read_yaml
-from glinerko.corpus.reading import label_schema, load_rows, require_labels, shared_texts
+from glinerko.cli import SCORES, make_console, option, parse_arguments, run, set_log_levels
+from glinerko.common import DataError, GlinerkoError, LoadError, check_writable, read_yaml
+from glinerko.corpus.reading import label_schema, load_rows, require_labels
 from glinerko.corpus.report import report_data
-from glinerko.corpus.rows import Example, LabelSchema, Span
+from glinerko.corpus.rows import Example, LabelSchema, Span, check_labels
+from glinerko.corpus.splits import shared_texts
 from glinerko.corpus.windows import perfect_spans, span_outcomes
 from glinerko.corpus.words import WordSplitter
-from glinerko.hub import fetch, is_gliner_v1
-from glinerko.model.extractor import load_extractor
+from glinerko.hub import fetch, is_gliner_v1, read_config
+from glinerko.model.extractor import Settings, load_extractor
 from glinerko.scoring.analysis import count_errors, judge_spans
 from glinerko.scoring.metrics import (
     METRICS,
@@ -77,7 +80,9 @@ class Arguments:
     label_names: str = option(
         str(DATA / "label_names.yaml"), "YAML file of names to ask for if a model was not trained on these labels"
     )
-    threshold: float | None = option(None, "lowest score of a span (default: the threshold saved with the model)")
+    threshold: float | None = option(
+        None, "lowest score of a span, from 0 to 1; none is higher (default: the model's own)", **SCORES
+    )
     tune_threshold: bool = option(False, "choice of the threshold on the documents being scored; optimistic")
     overlap_policy: str = option(
         "greedy",
@@ -85,10 +90,10 @@ class Arguments:
         choices=lambda: OVERLAP_POLICIES,
     )
     metric: str = option("string_f1", "metric of targets, comparisons and --min_f1", choices=lambda: METRICS)
-    targets: list[str] = option(TARGETS, "F1 to reach, overall and by label: overall=0.50 Disease=0.55 ...")
-    min_f1: float | None = option(None, "overall F1 below which the exit status is 1")
+    targets: list[str] = option(TARGETS, "F1 to reach, overall and by label")
+    min_f1: float | None = option(None, "overall F1 below which the exit status is 1", **SCORES)
     on_bad_row: str = option("raise", "handling of a malformed row", choices=["raise", "skip"])
-    per_device_eval_batch_size: int = option(16, "windows per batch and process")
+    per_device_eval_batch_size: int = option(16, "windows per batch and process", at_least=1)
     plain_gliner2: bool = option(False, "scores of the model as plain gliner2 loads it, by word splitter, for the card")
     report_dir: str | None = option(None, "report directory (default: report/ beside the model, or outputs/report)")
 
@@ -137,9 +142,18 @@ def main() -> None:
 
     name = args.model or str(latest_model(Path("outputs")))
     with accelerator.main_process_first():
-        rows, skipped = load_rows(args.test_file, labels=args.labels, on_bad_row=args.on_bad_row)
-    if is_gliner_v1(fetch(name)):
+        rows, skipped = load_rows(
+            args.test_file, labels=args.labels, named_labels_only=True, on_bad_row=args.on_bad_row
+        )
+    source = fetch(name)
+    if is_gliner_v1(source):
         raise GlinerkoError(f"{name}: a GLiNER v1 model, which can be compared with but not reported on: --compare")
+    if args.targets != TARGETS:
+        trained = Settings.from_config(read_config(source), source).labels
+        check_targets(targets, args.labels or trained or label_schema(rows).labels)
+    directory = Path(args.report_dir or (Path(name).parent if Path(name).is_dir() else Path("outputs")) / REPORT)
+    if accelerator.is_main_process:
+        check_writable(directory)
     evaluations = [evaluate(accelerator, each, rows, args, console) for each in (name, *(args.compare or ()))]
     if not accelerator.is_main_process:
         return
@@ -166,15 +180,15 @@ def main() -> None:
     judged = judge_spans(ours.examples, outcomes, ours.spans, labels, seen, ours.splitter.particles)
     result["errors"] = count_errors(judged)
 
+    tell = partial(console.print, style="yellow", soft_wrap=True)
+    write_report(directory, result, ours.scores, curve, ours.examples, judged, tell)
     for shown in (*evaluation_tables(result), *evaluation_warnings(result)):
         console.print(shown)
-    directory = Path(args.report_dir or (Path(name).parent if Path(name).is_dir() else Path("outputs")) / REPORT)
-    write_report(directory, result, ours.scores, curve, ours.examples, judged)
-    console.print(f"Report {directory / 'index.html'}, report.md, report.json and plots beside it", highlight=False)
+    console.print(f"Report {directory / 'index.html'}, report.md, report.json and plots beside it")
 
     f1 = result[args.metric]["overall"]["f1"]
     if args.min_f1 is not None and f1 < args.min_f1:
-        console.print(f"[red]{args.metric} {f1:.4f} is below {args.min_f1}")
+        console.print(f"{args.metric} {f1:.4f} is below {args.min_f1}", style="red")
         sys.exit(1)
 
 
@@ -212,7 +226,7 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
     elif saved is not None:
         evaluation.threshold, evaluation.threshold_source = saved, "chosen on validation documents"
     if args.tune_threshold or saved is None:
-        console.print(f"[yellow]{name}: threshold {evaluation.threshold:.2f}, {evaluation.threshold_source}.")
+        console.print(f"{name}: threshold {evaluation.threshold:.2f}, {evaluation.threshold_source}.", style="yellow")
     return evaluation
 
 
@@ -254,7 +268,7 @@ def compare_with_training(ours: Evaluation, training: Dataset, seen: set[tuple[s
 def score_plain_gliner2(ours: Evaluation, args: Arguments, accelerator: Accelerator) -> dict[str, float]:
     """F1 of the same weights as plain gliner2 loads and runs them, by word splitter."""
     labels = ours.schema.labels
-    types = {label: ours.schema.descriptions.get(label, {}) for label in labels}
+    types = {label: ours.schema.descriptions.get(label) or {} for label in labels}
     texts = [example.text for example in ours.examples]
     splitters: dict[str, str | WordSplitter] = {"whitespace": "whitespace", "char": "char"}
     if ours.splitter.name not in splitters:
@@ -276,12 +290,30 @@ def parse_targets(targets: list[str]) -> dict[str, float]:
     """``{"overall": 0.5, label: ...}``.
 
     Raises:
-        DataError: An entry is not ``name=F1``.
+        DataError: An entry is not ``name=F1``, or a name stands twice.
     """
-    try:
-        return {name: float(value) for name, value in (entry.split("=") for entry in targets)}
-    except ValueError as error:
-        raise DataError(f"--targets takes entries like overall=0.50, got {' '.join(targets)!r}") from error
+    parsed = {}
+    for name, _, value in (entry.rpartition("=") for entry in targets):
+        with suppress(ValueError):
+            parsed[name] = float(value)
+    if "" in parsed or len(parsed) < len(targets) or not all(0 <= value <= 1 for value in parsed.values()):
+        raise DataError(
+            f"--targets takes entries like overall=0.50, F1 from 0 to 1 and each name once, got {' '.join(targets)!r}"
+        )
+    return parsed
+
+
+def check_targets(targets: dict[str, float], labels: Sequence[str]) -> None:
+    """Check that there is a score for every target.
+
+    Raises:
+        DataError: One names neither a label nor ``overall``.
+    """
+    unknown = targets.keys() - {"overall", *labels}
+    if unknown:
+        raise DataError(
+            f"--targets: no score is named {', '.join(sorted(unknown))}; there are overall, {', '.join(labels)}"
+        )
 
 
 def judge_targets(scores: dict, targets: dict[str, float]) -> dict[str, dict]:
@@ -317,12 +349,13 @@ def choose_schema(trained: LabelSchema, labels: list[str] | None) -> LabelSchema
     Raises:
         LoadError: One of ``labels`` is not a label of the model.
     """
-    unknown = set(labels or ()) - set(trained.labels)
+    chosen = check_labels(labels or trained.labels)
+    unknown = set(chosen) - set(trained.labels)
     if unknown:
         raise LoadError(
             f"the model was not trained for {', '.join(sorted(unknown))}; it knows {', '.join(trained.labels)}"
         )
-    return LabelSchema(tuple(labels or trained.labels), trained.descriptions)
+    return LabelSchema(chosen, trained.descriptions)
 
 
 def latest_model(directory: Path) -> Path:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers import set_seed
 
 from glinerko.cli import option, parse_arguments, run
+from glinerko.common import check_writable
 from glinerko.corpus.reading import load_rows
 from glinerko.training.starter import StarterSize, build_base, build_starter_pair
 
@@ -24,18 +25,18 @@ SAMPLE = Path(__file__).parents[1] / "data" / "sample" / "train.jsonl"
 class Arguments:
     output_dir: str = option("outputs/starter", "directory for the two models")
     train_file: str = option(str(SAMPLE), "rows to pre-train on: the encoder on their texts, the base on their labels")
-    hidden_size: int = option(StarterSize.hidden_size, "width of both encoders")
-    layers: int = option(StarterSize.layers, "layers of both encoders")
-    encoder_steps: int = option(StarterSize.encoder_steps, "pre-training steps of the Korean encoder")
+    hidden_size: int = option(StarterSize.hidden_size, "width of both encoders", at_least=32, multiple_of=32)
+    layers: int = option(StarterSize.layers, "layers of both encoders", at_least=1)
+    encoder_steps: int = option(StarterSize.encoder_steps, "pre-training steps of the Korean encoder", at_least=0)
     base_only: bool = option(False, "only the GLiNER2, without the Korean encoder")
-    base_steps: int = option(StarterSize.base_steps, "extraction steps of the base model")
-    seed: int = option(42, "random seed")
+    base_steps: int = option(StarterSize.base_steps, "extraction steps of the base model", at_least=0)
+    seed: int = option(42, "random seed", at_least=0)
 
 
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
     set_seed(args.seed)
-    directory = Path(args.output_dir)
+    directory = check_writable(args.output_dir)
     if (directory / "base" / "model.safetensors").is_file():
         print(f"{directory} holds a base model already.")
         return

@@ -64,18 +64,22 @@ class Arguments(RunArguments):
     train_file: list[str] | None = option(None, "JSON lines or a document a line (default: the sample)", CONTENT)
     output_dir: str = option("outputs/encoder-pretraining", "directory for everything that the run writes")
     init_from: str | None = option(None, "DeBERTa-v2, or a GLiNER2 with one (default: random weights)", CONTENT)
-    hidden_size: int = option(256, "width of an encoder with random weights", RESULT)
-    num_hidden_layers: int = option(4, "layers of an encoder with random weights", RESULT)
-    attention_dropout: float = option(0.1, "attention dropout of an encoder with random weights", RESULT)
-    common_pieces: int = option(8000, "pieces of a new vocabulary, besides single characters", RESULT)
-    min_frequency: int = option(3, "occurrences in the text that a piece of a new vocabulary needs", RESULT)
-    max_length: int = option(256, "pieces in a row; longer documents are cut", RESULT)
-    mlm_probability: float = option(0.15, "share of the words that are masked", RESULT)
-    validation_split: float = option(0.05, "share of the documents that is only used to measure", RESULT)
-    learning_rate: float = option(5e-4, "peak learning rate", RESULT)
-    num_train_epochs: int = option(20, "passes over the text", RESULT)
-    per_device_train_batch_size: int = option(16, "rows per batch and process", RESULT)
-    checkpointing_steps: int = option(500, "optimizer steps between two checkpoints")
+    hidden_size: int = option(256, "width of an encoder with random weights", RESULT, at_least=32, multiple_of=32)
+    num_hidden_layers: int = option(4, "layers of an encoder with random weights", RESULT, at_least=1)
+    attention_dropout: float = option(
+        0.1, "attention dropout of an encoder with random weights", RESULT, at_least=0, below=1
+    )
+    common_pieces: int = option(8000, "pieces of a new vocabulary, besides single characters", RESULT, at_least=0)
+    min_frequency: int = option(3, "occurrences in the text that a piece of a new vocabulary needs", RESULT, at_least=1)
+    max_length: int = option(256, "pieces in a row; longer documents are cut", RESULT, at_least=16)
+    mlm_probability: float = option(0.15, "share of the words that are masked", RESULT, above=0, at_most=1)
+    validation_split: float = option(
+        0.05, "share of the documents that is only used to measure", RESULT, above=0, below=1
+    )
+    learning_rate: float = option(5e-4, "peak learning rate", RESULT, above=0, below=1)
+    num_train_epochs: int = option(20, "passes over the text", RESULT, at_least=1)
+    per_device_train_batch_size: int = option(16, "rows per batch and process", RESULT, at_least=1)
+    checkpointing_steps: int = option(500, "optimizer steps between two checkpoints", at_least=1)
 
 
 @dataclass
@@ -112,7 +116,6 @@ def main() -> None:
         f"{len(parts['train']):,} documents, {sum(rows['length']):,} pieces in {len(rows):,} rows; "
         f"{len(parts['test']):,} documents held out; {model.num_parameters() / 1e6:.1f}M parameters, "
         f"{len(tokenizer):,} tokens",
-        highlight=False,
     )
     if accelerator.is_main_process:
         write_json(run.output_dir / TRAINING_ARGUMENTS, asdict(args))
@@ -135,7 +138,6 @@ def main() -> None:
         console.print(
             f"Encoder  {run.output_dir / ENCODER}\nHistory  {run.output_dir / HISTORY}\nNext     accelerate launch "
             f"scripts/train_gliner2_korean_encoder.py --korean_encoder {run.output_dir / ENCODER} ...",
-            highlight=False,
         )
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -220,7 +222,7 @@ def resume(training: Pretraining) -> None:
         run.accelerator.load_state(str(path))
         training.step = content["step"]
         training.sums += torch.tensor(content["sums"], device=run.accelerator.device)
-        run.console.print(f"Going on from {path}", highlight=False)
+        run.console.print(f"Going on from {path}")
 
 
 def prepare(
@@ -249,12 +251,10 @@ def prepare(
 def read_documents(args: Arguments, console: Any) -> dict[str, Dataset]:
     """The documents to train on (``train``) and to measure with (``test``)."""
     if args.train_file is None:
-        console.rule("[bold yellow]No --train_file: training on the bundled sample corpus, good for a demo only")
+        console.rule("No --train_file: training on the bundled sample corpus, good for a demo only", style="yellow")
     texts = Dataset.from_dict({"text": [t for file in args.train_file or [str(SAMPLE)] for t in read_texts(file)[1]]})
-    if not 0 < args.validation_split < 1 or len(texts) < 2:
-        raise DataError(
-            f"--validation_split must lie between 0 and 1, and leave a document on either side of {len(texts)}"
-        )
+    if math.ceil(args.validation_split * len(texts)) == len(texts):
+        raise DataError(f"--validation_split {args.validation_split} of {len(texts)} documents leaves none to train on")
     return texts.train_test_split(args.validation_split, seed=args.seed)
 
 
@@ -263,7 +263,7 @@ def make_model(args: Arguments, texts: Dataset, console: Any) -> tuple[DebertaV2
     if args.init_from:
         model, tokenizer, new_head = load_masked_language_model(args.init_from)
         if new_head:
-            console.print(f"[yellow]{args.init_from} has no language model head: a new one is trained")
+            console.print(f"{args.init_from} has no language model head: a new one is trained", style="yellow")
         return model, tokenizer
     pieces = word_piece_tokenizer(texts["text"][:], args.common_pieces, args.min_frequency)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, model_max_length=512, **SPECIAL_TOKENS)

@@ -46,7 +46,7 @@ def main() -> None:
     directory = Path(args.model)
     read_config(directory)
     if args.card_only:
-        console.print(f"Card     {write_card(directory, args.hub_model_id)}", highlight=False)
+        console.print(f"Card     {write_card(directory, args.hub_model_id)}")
         return
     if args.hub_model_id is None:
         raise PublishError("pass --hub_model_id user/model")
@@ -55,15 +55,15 @@ def main() -> None:
         raise PublishError(f"{validation}: no such file; pass --validation_file, on which the model is checked")
 
     repo_id = prepare_repository(args.hub_model_id, token=args.hub_token, private=args.hub_private_repo)
-    console.print(f"Checking the model in a fresh process, on {validation}", highlight=False)
+    console.print(f"Checking the model in a fresh process, on {validation}")
     verify_saved(directory, validation)
     if not args.keep_card:
         write_card(directory, repo_id)
-    console.print(f"Uploading {', '.join(map(str, published_files(directory)))}", highlight=False)
+    console.print(f"Uploading {', '.join(map(str, published_files(directory)))}")
     commit = publish(
         directory, repo_id, token=args.hub_token, revision=args.revision, create_pr=args.create_pr, tell=console.print
     )
-    console.print(f"Published {commit.pr_url or commit.commit_url}", highlight=False)
+    console.print(f"Published {commit.pr_url or commit.commit_url}")
 
 
 if __name__ == "__main__":

@@ -36,10 +36,19 @@ from transformers import get_scheduler
 
 from glinerko.cli import parse_arguments
 from glinerko.cli import run as run_script
-from glinerko.common import GlinerkoError, Stopped, TrainingError, first_line, write_json, write_json_lines
-from glinerko.corpus.reading import label_schema, load_splits, require_labels, shared_texts, write_rows
+from glinerko.common import (
+    GlinerkoError,
+    Stopped,
+    TrainingError,
+    check_output,
+    first_line,
+    write_json,
+    write_json_lines,
+)
+from glinerko.corpus.reading import label_schema, require_labels, write_rows
 from glinerko.corpus.report import WAYS, report_data, report_pieces
 from glinerko.corpus.rows import Example, LabelSchema
+from glinerko.corpus.splits import load_splits, shared_texts
 from glinerko.corpus.windows import WINDOW_OVERLAP, training_windows
 from glinerko.model.extractor import SCORE_TOLERANCE, KoreanSpanExtractor, Validation, load_and_compare
 from glinerko.model.lora import add_lora
@@ -139,6 +148,7 @@ class Training:
 
 def main() -> None:
     model_args, data_args, args = parse_arguments(ModelArguments, DataArguments, TrainingArguments, description=__doc__)
+    check_output(Path(args.output_dir) / checkpoints.VALIDATION, data_args.train_file, data_args.validation_file)
     run = start_run(args, checkpoints.BEST, report_to=args.report_to)
     accelerator, console = run.accelerator, run.console
     if args.weight_averaging and accelerator.distributed_type == DistributedType.DEEPSPEED:
@@ -210,7 +220,7 @@ def load_data(
     files = args.train_file, args.validation_file
     if args.dataset_name is None and args.train_file is None:
         files = str(SAMPLE / "train.jsonl"), str(SAMPLE / "validation.jsonl")
-        console.rule("[bold yellow]No --train_file: training on the bundled sample corpus, good for a demo only")
+        console.rule("No --train_file: training on the bundled sample corpus, good for a demo only", style="yellow")
     return load_splits(
         *files,
         args.dataset_name,
@@ -253,7 +263,7 @@ def train_epoch(training: Training, progress: Progress) -> None:
     """
     run, args, model, loader = training.run, training.args, training.model, training.loader
     accelerator, optimizer = run.accelerator, training.optimizer
-    every = int(args.checkpointing_steps) if args.checkpointing_steps.isdecimal() else 0
+    every = args.checkpointing_steps if isinstance(args.checkpointing_steps, int) else 0
     logged, since = progress.sums.clone(), time.monotonic()  # what the trackers were told of this epoch
     training.collator.epoch = progress.epoch
     loader.set_epoch(progress.epoch)
@@ -356,7 +366,6 @@ def finish(training: Training, progress: Progress) -> None:
         f"Best epoch {progress.best_epoch}, threshold {progress.threshold:.2f}\n"
         f"Model    {best}\nHistory  {run.output_dir / checkpoints.HISTORY}\n"
         f"Next     python scripts/eval.py --model {best} --test_file YOUR_TEST.jsonl",
-        highlight=False,
     )
     figures = {f"best/{name}": value for name, value in flat_scores(progress.scores).items()}
     if accelerator.is_main_process:
@@ -368,7 +377,7 @@ def finish(training: Training, progress: Progress) -> None:
     if args.push_to_hub and accelerator.is_main_process:
         verify_saved(best, run.output_dir / checkpoints.VALIDATION)
         commit = publish(best, args.hub_model_id, token=args.hub_token, tell=console.print)
-        console.print(f"Hub      {commit.commit_url}", highlight=False)
+        console.print(f"Hub      {commit.commit_url}")
 
 
 def dry_run(training: Training) -> None:
@@ -450,7 +459,7 @@ def resume(training: Training, path: Path, content: dict[str, Any]) -> Progress:
     progress = Progress.from_dict(content, training.collator.schema.labels)
     if not accelerator.is_main_process:
         progress.sums.zero_()
-    training.run.console.print(f"Going on from {path}: epoch {progress.epoch}, step {progress.step}", highlight=False)
+    training.run.console.print(f"Going on from {path}: epoch {progress.epoch}, step {progress.step}")
     return progress
 
 
@@ -541,16 +550,17 @@ def report_all(
     write_json(run.output_dir / checkpoints.DATA_REPORT, figures)
     console.print(data_table(reports))
     console.print(piece_table(pieces, WAYS[extractor.settings.continuation_pieces]))
-    console.print(f"Mentions that are no target are listed in {run.output_dir}/unreached_*.jsonl", highlight=False)
+    console.print(f"Mentions that are no target are listed in {run.output_dir}/unreached_*.jsonl")
     if shared:
         console.print(
-            f"[yellow]{len(shared)} validation texts also occur in the training rows: F1 on them is optimistic."
+            f"{len(shared)} validation texts also occur in the training rows: F1 on them is optimistic.", style="yellow"
         )
     partial = reports["training"].documents - reports["training"].documents_with_all_labels
     if partial:
         console.print(
-            f"[yellow]{partial} training rows do not name all of {', '.join(schema.labels)}, so they do not say that "
-            "the others are absent; --labels says so for every row."
+            f"{partial} training rows do not name all of {', '.join(schema.labels)}, so they do not say that "
+            "the others are absent; --labels says so for every row.",
+            style="yellow",
         )
 
 

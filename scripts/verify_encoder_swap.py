@@ -20,10 +20,10 @@ from rich.console import Console
 from tqdm import tqdm
 
 from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
-from glinerko.common import LoadError, SwapError, write_json
+from glinerko.common import LoadError, SwapError, check_writable, write_json, write_text
 from glinerko.corpus.reading import load_rows
 from glinerko.model.swap import SwapArguments
-from glinerko.sharing.tables import as_markdown, check_table, choice_table, inspection_table
+from glinerko.sharing.tables import as_markdown, check_table, choice_table, escape_markdown, inspection_table
 from glinerko.verification.candidates import Verdict, measure_relative_time, read_candidates, read_encoder_config
 from glinerko.verification.checks import Check, Status, judge_candidate, trial_texts, verify_swap
 
@@ -36,22 +36,22 @@ class Arguments(SwapArguments):
     candidates_file: str = option(str(DATA / "encoder_candidates.yaml"), "YAML list of {id: ..., domain: ...}")
     data_file: str | None = option(None, "documents in the format of training (default: the bundled sample corpus)")
     report_dir: str = option("outputs/verify", "directory for report.md and report.json")
-    seed: int = option(42, "random seed")
+    seed: int = option(42, "random seed", at_least=0)
 
 
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
     set_log_levels(is_main_process=False)  # silent libraries: the checks print what matters
     console = make_console()
+    report = check_writable(args.report_dir)
     rows, _ = load_rows(args.data_file or str(DATA / "sample" / "train.jsonl"))
     if args.data_file is None:
-        console.print("[yellow]No --data_file: segmentation and reach are those of the bundled sample corpus.")
+        console.print("No --data_file: segmentation and reach are those of the bundled sample corpus.", style="yellow")
     judge = judge_candidates if args.all_candidates else judge_swap
     markdown, figures, failed = judge(args, rows, console)
-    report = Path(args.report_dir)
     write_json(report / "report.json", figures)
-    (report / "report.md").write_text(markdown, encoding="utf-8")
-    console.print(f"Report   {report / 'report.md'}, {report / 'report.json'}", highlight=False)
+    write_text(report / "report.md", markdown)
+    console.print(f"Report   {report / 'report.md'}, {report / 'report.json'}")
     sys.exit(failed)
 
 
@@ -78,7 +78,7 @@ def judge_swap(args: Arguments, rows: Dataset, console: Console) -> tuple[str, d
     """Run every check on one encoder, and print each result at once."""
     if args.encoder is None:
         raise SwapError("--korean_encoder none: there is no swap to verify")
-    console.print(f"{args.encoder} into {args.base_model}", highlight=False, style="bold")
+    console.print(f"{args.encoder} into {args.base_model}", style="bold")
     checks: list[Check] = []
     for check in verify_swap(args.base_model, args.encoder, rows, seed=args.seed, **args.options):
         checks.append(check)
@@ -86,7 +86,8 @@ def judge_swap(args: Arguments, rows: Dataset, console: Console) -> tuple[str, d
     failed = [check.name for check in checks if check.status is Status.FAIL]
     verdict = f"Fails: {', '.join(failed)}." if failed else "The swap works: nothing failed."
     console.print(verdict, style="bold red" if failed else "bold green")
-    markdown = f"# {args.encoder} into {args.base_model}\n\n{verdict}\n\n{as_markdown(check_table(checks))}"
+    title = escape_markdown(f"{args.encoder} into {args.base_model}")
+    markdown = f"# {title}\n\n{verdict}\n\n{as_markdown(check_table(checks))}"
     named = {"base_model": args.base_model, "encoder": args.encoder, "passed": not failed}
     return markdown, {**named, "checks": [asdict(check) for check in checks]}, bool(failed)
 

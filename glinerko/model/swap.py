@@ -14,7 +14,7 @@ from gliner2.processor import SchemaTransformer
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from glinerko.cli import CONTENT, RESULT, option
+from glinerko.cli import CONTENT, RESULT, check_options, option
 from glinerko.common import LoadError, SwapError, first_line
 from glinerko.corpus.processor import KoreanSchemaTransformer
 from glinerko.corpus.rows import LabelSchema
@@ -29,7 +29,7 @@ class SwapOptions:
     """How a swap is done."""
 
     head_init: str = option("keep", "weights of the heads: the base model's or new", RESULT, choices=["keep", "reinit"])
-    max_width: int = option(12, "widest span that is scored, in words", RESULT)
+    max_width: int = option(12, "widest span that is scored, in words", RESULT, at_least=1)
     word_splitter: str = option(
         "korean", "words that spans are made of; korean: Kiwi's morphemes, tuned", RESULT, choices=word_splitter_names
     )
@@ -44,10 +44,7 @@ class SwapOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.head_init not in ("keep", "reinit"):
-            raise SwapError(f"head_init must be 'keep' or 'reinit', got {self.head_init!r}")
-        if self.max_width < 1:
-            raise SwapError(f"max_width must be at least 1 word, got {self.max_width}")
+        check_options(self)
 
 
 @dataclass

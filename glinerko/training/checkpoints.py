@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from glinerko.cli import Affects, options_that_affect
 from glinerko.common import (
     GlinerkoError,
     TrainingError,
+    check_writable,
     file_digest,
     first_line,
     read_json_lines,
@@ -165,7 +165,7 @@ def find_resumed(
     """
     if not wanted:
         return None
-    warn = partial(console.print, style="yellow", highlight=False)
+    warn = partial(console.print, style="yellow")
     resumed = find_checkpoint(directory, wanted, warn)
     if resumed is None:
         warn(f"No checkpoint in {directory}: starting from the beginning")
@@ -173,7 +173,7 @@ def find_resumed(
     changed = differences(resumed[1]["identity"], identity)
     if changed and not anyway:
         raise TrainingError(
-            f"{resumed[0]} belongs to a run with other {', '.join(changed)}; --resume_anyway resumes it in spite of that"
+            f"{resumed[0]} belongs to a run with other {', '.join(changed)}; --resume_anyway resumes it all the same"
         )
     return resumed
 
@@ -202,15 +202,10 @@ def prepare_output_dir(
             "--output_dir or --overwrite_output_dir"
         )
     accelerator.wait_for_everyone()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not resuming and accelerator.is_main_process:
-            for left in checkpoints:  # a later run must not resume from these
-                shutil.rmtree(left)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise GlinerkoError(f"{directory}: cannot be written ({error.strerror})") from error
+    check_writable(directory)
+    if not resuming and accelerator.is_main_process:
+        for left in checkpoints:  # a later run must not resume from these
+            shutil.rmtree(left)
     return directory
 
 

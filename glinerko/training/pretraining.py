@@ -39,7 +39,7 @@ def encoder_config(hidden_size: int, layers: int, vocab_size: int, attention_dro
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         num_hidden_layers=layers,
-        num_attention_heads=hidden_size // 32 if hidden_size < 128 else hidden_size // 64,
+        num_attention_heads=hidden_size // 32 if hidden_size < 128 or hidden_size % 64 else hidden_size // 64,
         intermediate_size=hidden_size * 4,
         attention_probs_dropout_prob=attention_dropout,
         relative_attention=True,

@@ -127,8 +127,14 @@ def choose_trackers(wanted: str) -> str | None:
 
 
 def choose_precision(wanted: str) -> str | None:
-    """The precision for Accelerate; ``None`` leaves it to Accelerate's configuration."""
+    """The precision for Accelerate; ``None`` leaves it to Accelerate's configuration.
+
+    Raises:
+        GlinerkoError: There is no GPU, and it works only there.
+    """
+    configured = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if "fp16" in (wanted, configured) and wanted in ("auto", "fp16") and not torch.accelerator.is_available():
+        raise GlinerkoError("--mixed_precision fp16: needs a GPU, and there is none; bf16 works on a CPU")
     if wanted != "auto":
         return wanted
-    configured = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
-    return "bf16" if not configured and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None
+    return "bf16" if configured == "no" and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else None

@@ -110,6 +110,15 @@ def test_what_was_not_measured_is_absent(run):
     assert ModelCard.load(run / "best" / "README.md").data.eval_results is None
 
 
+def test_a_plot_that_was_not_drawn_is_not_shown(run):
+    assert "](images/labels.png)" in write_card(run / "best").read_text(encoding="utf-8")
+    (run / "report" / "labels.png").unlink()
+    text = write_card(run / "best").read_text(encoding="utf-8")
+    assert "](images/labels.png)" not in text
+    assert "](images/errors.png)" in text
+    assert not (run / "best" / "images" / "labels.png").exists()  # that of an earlier evaluation
+
+
 def test_the_example_in_the_documentation_is_what_the_code_writes(tmp_path, monkeypatch):
     copy = shutil.copytree(EXAMPLE, tmp_path / "model_card")
     weights = json.loads((EXAMPLE / "evaluation.json").read_text())["weights"]

@@ -27,7 +27,7 @@ def page(tmp_path):
     judged = judge_spans(examples, outcomes, found, ("Disease", "Drug"), particles=KoreanWordSplitter().particles)
     score = {"f1": 0.5, "precision": 0.5, "recall": 0.5}
     data = DataReport("t", documents=2, words=4).to_dict()
-    targets = {"overall": {"f1": 0.5, "f1_interval": (0.1, 0.9), "target": 0.6, "verdict": "MISS"}}
+    targets = {"PASS": {"f1": 0.5, "f1_interval": (0.1, 0.9), "target": 0.6, "verdict": "MISS"}}
     result = {"model": "m", "documents": 2, "test_file": "t", "metric": "string_f1", "threshold": 0.5, "threshold_source": "as requested",
               "span_f1": {"overall": score, "labels": {}}, "modes": {}, "ceiling": {}, "closed_gates": 0, "data": data, "targets": targets, "sweep": {0.5: score},
               "average_precision": 0.25, "errors": count_errors(judged)}  # fmt: skip
@@ -47,6 +47,11 @@ def test_the_page_stands_alone_and_escapes_the_text(page):
     assert all(
         (page.parent / f"{name}.png").stat().st_size for name in ("precision_recall", "threshold", "labels", "errors")
     )
+
+
+def test_only_a_verdict_has_its_colour(page):
+    cells = re.findall(r"<td([^>]*)>(PASS|MISS)</td>", page.read_text(encoding="utf-8"))
+    assert cells == [("", "PASS"), (' class="MISS"', "MISS")]  # a label of that name, and the verdict on it
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")

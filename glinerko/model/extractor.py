@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from gliner2.models.loading import reconcile_encoder_embeddings
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
-from glinerko.common import LoadError, first_line, write_json
+from glinerko.common import DataError, LoadError, first_line, write_json
 from glinerko.corpus.processor import KoreanSchemaTransformer, Window
-from glinerko.corpus.rows import LabelSchema
+from glinerko.corpus.rows import LabelSchema, check_labels
 from glinerko.corpus.tokens import load_encoder_tokenizer, restore_tokenizer_class
 from glinerko.corpus.windows import align_gold, split_into_windows
 from glinerko.corpus.words import load_word_splitter, write_user_dictionary
@@ -34,6 +34,8 @@ SCORE_TOLERANCE = 2e-3
 
 #: The key of :class:`Settings` in config.json.
 _CONFIG_KEY = "glinerko"
+EntityTypes = str | Sequence[str] | Mapping[str, str | Mapping[str, Any] | None]
+"""Labels, or a description or gliner2's options for each label."""
 _REFERENCE_TEXT = "환자는 제2형 당뇨병으로 인슐린을 투여받았고, 혈액 검사에서 HbA1c가 8.2%였다."
 
 
@@ -109,9 +111,13 @@ class KoreanSpanExtractor(SpanScorer):
 
     @property
     def label_schema(self) -> LabelSchema | None:
-        """The labels and descriptions that this model was trained for, if it names them."""
-        settings = self.settings
-        return LabelSchema(settings.labels, dict(settings.descriptions)) if settings.labels else None
+        """The labels and descriptions that this model was trained for, if it names them.
+
+        The descriptions can be passed as ``entity_types``: if one label has a description, they name every label.
+        """
+        labels, descriptions = self.settings.labels, self.settings.descriptions
+        named = {label: descriptions.get(label, "") for label in labels} if descriptions else {}
+        return LabelSchema(labels, named) if labels else None
 
     @property
     def threshold(self) -> float | None:
@@ -131,30 +137,80 @@ class KoreanSpanExtractor(SpanScorer):
         """The same with the outcome of each gold span: see :func:`glinerko.corpus.windows.align_gold`."""
         return align_gold(self.split(rows, schema), self.max_width)
 
-    def extract_entities(self, text: str, entity_types=None, threshold: float | None = None, **options) -> dict:
-        """As in gliner2, by default with the labels, descriptions and threshold that this model was trained with."""
-        return super().extract_entities(
-            text, self._entity_types(entity_types), self.choose_threshold(threshold), **options
-        )
+    def extract_entities(
+        self, text: str, entity_types: EntityTypes | None = None, threshold: float | None = None, **options: Any
+    ) -> dict:
+        """As in gliner2, by default with the labels, descriptions and threshold that this model was trained with.
+
+        Args:
+            entity_types: Labels, with or without descriptions. A label that has none gets the one it was trained with.
+
+        Raises:
+            DataError: A label is given twice or is empty, or a threshold does not lie between 0 and 1.
+            LoadError: No labels are given, and the model names none.
+        """
+        types = self._entity_types(entity_types)
+        return super().extract_entities(text, types, self.choose_threshold(threshold), **options)
 
     def batch_extract_entities(
-        self, texts: list[str], entity_types=None, batch_size: int = 8, threshold: float | None = None, **options
+        self,
+        texts: list[str],
+        entity_types: EntityTypes | None = None,
+        batch_size: int = 8,
+        threshold: float | None = None,
+        **options: Any,
     ) -> list[dict]:
-        """As in gliner2, by default with the labels, descriptions and threshold that this model was trained with."""
+        """See :meth:`extract_entities`."""
         types = self._entity_types(entity_types)
         return super().batch_extract_entities(texts, types, batch_size, self.choose_threshold(threshold), **options)
 
-    def _entity_types(self, requested):
-        if requested is not None:
-            return requested
-        schema = self.label_schema
-        if schema is None:
+    def extract_entities_long(
+        self, text: str, entity_types: EntityTypes | None = None, threshold: float | None = None, **options: Any
+    ) -> dict:
+        """See :meth:`extract_entities`."""
+        types = self._entity_types(entity_types)
+        return super().extract_entities_long(text, types, self.choose_threshold(threshold), **options)
+
+    def batch_extract_entities_long(
+        self,
+        texts: list[str],
+        entity_types: EntityTypes | None = None,
+        batch_size: int = 8,
+        threshold: float | None = None,
+        **options: Any,
+    ) -> list[dict]:
+        """See :meth:`extract_entities`."""
+        types = self._entity_types(entity_types)
+        return super().batch_extract_entities_long(
+            texts, types, batch_size, self.choose_threshold(threshold), **options
+        )
+
+    def _entity_types(self, requested: EntityTypes | None) -> dict[str, dict[str, Any]]:
+        """``{label: config}`` for gliner2, with a description wherever there is one."""
+        labels, own = self.settings.labels, self.settings.descriptions
+        requested = [requested] if isinstance(requested, str) else requested or labels
+        if not requested:
             raise LoadError("the model names no labels of its own: pass entity_types")
-        return {label: schema.descriptions.get(label, {}) for label in schema.labels}
+        names = check_labels(requested)
+        configs = requested.values() if isinstance(requested, Mapping) else [None] * len(names)
+        types = {}
+        for label, config in zip(names, configs, strict=True):
+            config = {"description": config} if isinstance(config, str) else config or {}
+            if not isinstance(config, Mapping):
+                raise DataError(f"the description of {label!r} must be a string, found {config!r}")
+            types[label] = {**config, "description": config.get("description") or own.get(label)}
+        return types
 
     def choose_threshold(self, requested: float | None = None) -> float:
-        """The requested threshold, or otherwise this model's own, or otherwise gliner2's default."""
-        return next(value for value in (requested, self.threshold, 0.5) if value is not None)
+        """The requested threshold, or otherwise this model's own, or otherwise gliner2's default.
+
+        Raises:
+            DataError: The requested one does not lie between 0 and 1.
+        """
+        threshold = next(value for value in (requested, self.threshold, 0.5) if value is not None)
+        if not 0 <= threshold <= 1:
+            raise DataError(f"threshold {threshold}: it must lie between 0 and 1")
+        return threshold
 
     def reference_scores(self) -> list[list[float]] | None:
         """The best score of the spans that start at each word of a fixed sentence: ``[labels, words]``.

@@ -9,18 +9,21 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from glinerko.cli import RESULT, options_that_affect
-from glinerko.common import file_digest, read_json, read_json_lines, write_json, write_json_lines
+from glinerko.common import file_digest, read_json, read_json_lines, write_json, write_json_lines, write_text
 from glinerko.hub import read_config
 from glinerko.model.extractor import Settings
 from glinerko.model.lora import ADAPTER_WEIGHTS
 from glinerko.scoring.metrics import METRICS, metric_title
 from glinerko.sharing.page import save_plots, training_plot
+from glinerko.sharing.tables import code_span, escape_markdown
 from glinerko.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from glinerko.training.checkpoints import (
     DATA_REPORT,
@@ -95,14 +98,16 @@ def write_card(
     if history:
         write_json_lines(directory / HISTORY, history)
         if settings.validation and settings.validation.metric in METRICS:
-            save_plots({"training": training_plot(history, settings.validation.metric)}, images)
+            save_plots({"training": partial(training_plot, history, settings.validation.metric)}, images)
     if facts[EVALUATION] and run != directory:
-        for name in IMAGES:
-            shutil.copyfile(run / REPORT / f"{name}.png", images / f"{name}.png")
+        for plot, shown in ((run / REPORT / f"{name}.png", images / f"{name}.png") for name in IMAGES):
+            shown.unlink(missing_ok=True)
+            if plot.is_file():  # a plot that could not be drawn is left out
+                shutil.copyfile(plot, shown)
     path = directory / "README.md"
     name = repo_id.split("/")[-1] if repo_id else directory.resolve().parent.name
     card = _render(name, repo_id or f"USER/{name}", config, settings, facts, history, images)
-    path.write_text(re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n", encoding="utf-8")
+    write_text(path, re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n")
     return path
 
 
@@ -122,7 +127,7 @@ def _render(
     licence = stated.pop() if len(stated) == 1 else None
     on_hub = [parent for parent in licences if "/" in parent]
     plain = evaluation.get("plain_gliner2", {})
-    described = settings.descriptions if set(settings.labels) <= set(settings.descriptions) else None
+    entity_types = {label: settings.descriptions.get(label, {}) for label in settings.labels}
     chosen = settings.validation
     validation = next(
         (each for each in history if chosen and each["epoch"] == chosen.epoch and chosen.metric in each), None
@@ -145,14 +150,17 @@ def _render(
         template_path=str(_TEMPLATE),
         name=name,
         repo_id=repo_id,
-        link=lambda parent: f"[{parent}](https://huggingface.co/{parent})" if "/" in parent else f"`{parent}`",
+        md=escape_markdown,
+        code=code_span,
+        link=_link,
+        quoted=partial(json.dumps, ensure_ascii=False),
         base_model=swap.get("base_model", config["model_name"]),
         encoder=encoder,
         swapped=encoder in licences,
         kept=list(swap.get("kept", {})),
         lora=bool(arguments.get("lora")),
         settings=settings,
-        entity_types=json.dumps(described or settings.labels, ensure_ascii=False),
+        entity_types=entity_types if settings.descriptions else settings.labels,
         threshold=0.5 if settings.threshold is None else settings.threshold,
         max_width=config["max_width"],
         metrics=METRICS,
@@ -167,6 +175,13 @@ def _render(
         images=[image for image in IMAGES if (images / f"{image}.png").is_file()],
         curve=(images / "training.png").is_file(),
     )
+
+
+def _link(model: str) -> str:
+    """A model in Markdown, with a link if it is on the Hub."""
+    if "/" not in model:
+        return code_span(model)
+    return f"[{escape_markdown(model)}](https://huggingface.co/{quote(model)})"
 
 
 def _results(evaluation: dict, validation: dict | None, dataset_name: str | None) -> list[EvalResult]:

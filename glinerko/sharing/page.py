@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from jinja2 import Environment, PackageLoader
-
-matplotlib.use("Agg")
 from matplotlib import font_manager
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from glinerko.common import write_json, write_json_lines
+from glinerko.common import first_line, write_json, write_json_lines, write_text
 from glinerko.corpus.rows import Example
 from glinerko.scoring.analysis import ErrorClass, Judged
 from glinerko.scoring.metrics import Scores, metric_title
-from glinerko.sharing.tables import as_markdown, evaluation_tables, plain_rows
+from glinerko.sharing.tables import as_markdown, escape_markdown, evaluation_tables, plain_rows
 from glinerko.training.checkpoints import REPORT_COUNTS, REPORT_FIGURES
 
-# Labels may be Korean.
+_FONT = "DejaVu Sans"  # comes with matplotlib
+#: The first fonts to try for other characters, before all that are installed: those made for Korean.
 _HANGUL = ("Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo", "AppleGothic")
-_INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
-plt.rcParams["font.family"] = ["DejaVu Sans", *(name for name in _HANGUL if name in _INSTALLED)]
 
 _COLOUR, _ACCENT = "#2f6f9f", "#c8553d"
 
 Curve = Sequence[tuple[float, float, float]]
 """``(score, precision, recall)`` from the highest score down."""
+Draw = Callable[[], Figure]
 
 
 def write_report(
@@ -41,32 +41,37 @@ def write_report(
     curve: Curve,
     examples: Sequence[Example],
     judged: Sequence[Sequence[Judged]],
+    tell: Callable[[str], None] = warnings.warn,
 ) -> None:
     """Write the record of an evaluation, and from it ``report.md``, the plots, and ``index.html`` with the texts.
+
+    The figures are written first, so that nothing that is made from them can lose them.
 
     Args:
         result: The record, which ``scripts/eval.py`` makes. Every figure that is shown comes from it.
         scores: By metric. Their counts for each document and label are written too, to be pooled or compared later.
         curve: The precision-recall curve.
         judged: The spans of each document: see :func:`glinerko.scoring.analysis.judge_spans`.
+        tell: See :func:`save_plots`.
     """
     write_json(directory / REPORT_FIGURES, result)
     counts = zip(*(each.counts.tolist() for each in scores.values()), strict=True)
     lines = ({"id": e.id, **dict(zip(scores, each, strict=True))} for e, each in zip(examples, counts, strict=True))
     write_json_lines(directory / REPORT_COUNTS, lines)
-    markdown = "\n".join(f"## {table.title}\n\n{as_markdown(table)}" for table in evaluation_tables(result))
-    (directory / "report.md").write_text(f"# {result['model']}\n\n{markdown}", encoding="utf-8")
-    plots = save_plots(evaluation_plots(result, curve), directory)
-    (directory / "index.html").write_text(render_page(result, plots, examples, judged), encoding="utf-8")
+    tables = evaluation_tables(result)
+    markdown = "\n".join(f"## {escape_markdown(table.title)}\n\n{as_markdown(table)}" for table in tables)
+    write_text(directory / "report.md", f"# {escape_markdown(result['model'])}\n\n{markdown}")
+    plots = save_plots(evaluation_plots(result, curve), directory, tell)
+    write_text(directory / "index.html", render_page(result, plots, examples, judged))
 
 
-def evaluation_plots(result: Mapping[str, Any], curve: Curve) -> dict[str, Figure]:
-    """The figures of an evaluation, by the name of their file."""
+def evaluation_plots(result: Mapping[str, Any], curve: Curve) -> dict[str, Draw]:
+    """What draws the figures of an evaluation, by the name of their file."""
     return {
-        "precision_recall": _precision_recall_plot(curve, result["average_precision"]),
-        "threshold": _threshold_plot(result["sweep"], result["threshold"]),
-        "labels": _label_plot(result["targets"]),
-        "errors": _error_plot(result["errors"]),
+        "precision_recall": partial(_precision_recall_plot, curve, result["average_precision"]),
+        "threshold": partial(_threshold_plot, result["sweep"], result["threshold"]),
+        "labels": partial(_label_plot, result["targets"]),
+        "errors": partial(_error_plot, result["errors"]),
     }
 
 
@@ -133,20 +138,81 @@ def training_plot(history: Sequence[Mapping[str, Any]], metric: str) -> Figure:
     return figure
 
 
-def save_plots(figures: Mapping[str, Figure], directory: Path) -> dict[str, str]:
-    """Write each figure as PNG, and return each as SVG for a page."""
-    drawn = {}
-    for name, figure in figures.items():
-        figure.savefig(directory / f"{name}.png", dpi=150)
-        content = StringIO()
-        figure.savefig(content, format="svg", metadata={"Date": None})
-        drawn[name] = content.getvalue()[content.getvalue().index("<svg") :]
-        plt.close(figure)
+def save_plots(
+    plots: Mapping[str, Draw], directory: Path, tell: Callable[[str], None] = warnings.warn
+) -> dict[str, str]:
+    """Write each figure as PNG, and return each as SVG for a page. One that cannot be drawn is left out.
+
+    Args:
+        tell: Gets a line for each figure that cannot be drawn, and one if no installed font has some characters.
+    """
+    drawn, missing = {}, set()
+    for name, draw in plots.items():
+        path = directory / f"{name}.png"
+        path.unlink(missing_ok=True)  # an older one would show other figures
+        try:
+            figure = draw()
+            missing |= _show_texts_as_they_are(figure)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib .* not support")  # told once, below
+                content = StringIO()
+                figure.savefig(content, format="svg", bbox_inches="tight", metadata={"Date": None})
+                figure.savefig(path, dpi=150, bbox_inches="tight")
+            drawn[name] = content.getvalue()[content.getvalue().index("<svg") :]
+        except (RuntimeError, ValueError) as error:  # what matplotlib and FreeType raise for a text or a font
+            tell(f"The plot {path} cannot be drawn: {first_line(error)}")
+    if missing:
+        tell(
+            f"No installed font has {''.join(sorted(missing)[:20])}, so the plots show boxes. Install such a font, for "
+            "Korean NanumGothic (apt install fonts-nanum) or Noto Sans KR."
+        )
     return drawn
 
 
+def _show_texts_as_they_are(figure: Figure) -> set[str]:
+    """Give all texts of a figure fonts that have their characters, and let ``$`` be a character.
+
+    Returns:
+        The characters that no installed font has.
+    """
+    texts = figure.findobj(Text)
+    families, missing = _find_fonts(frozenset().union(*(text.get_text() for text in texts)))
+    for text in texts:
+        text.set(family=families, parse_math=False)
+    return missing
+
+
+@cache
+def _find_fonts(characters: frozenset[str]) -> tuple[list[str], set[str]]:
+    """The font families that together have ``characters``, and the characters that none of them has."""
+    manager, families = font_manager.fontManager, [_FONT]
+    missing = _lacking(font_manager.findfont(_FONT), {each for each in characters if each.isprintable()})
+    if missing:
+        for path in set(font_manager.findSystemFonts()) - {font.fname for font in manager.ttflist}:
+            with suppress(RuntimeError, OSError):  # not a font that matplotlib reads
+                manager.addfont(path)  # matplotlib's list may be older than the font
+        # "Last Resort" has a box for everything.
+        fonts = [font for font in manager.ttflist if "LastResort" not in font.name.replace(" ", "")]
+        for font in sorted(fonts, key=lambda font: (font.name not in _HANGUL, font.name)):
+            lacking = _lacking(font.fname, missing) if missing else missing
+            if lacking != missing:
+                families.append(font.name)
+                missing = lacking
+    return families, missing
+
+
+def _lacking(path: str, characters: set[str]) -> set[str]:
+    """Those of ``characters`` that a font does not have."""
+    try:
+        known = font_manager.get_font(path).get_charmap()
+    except (RuntimeError, OSError):  # the file is damaged or gone
+        return characters
+    return {each for each in characters if ord(each) not in known}
+
+
 def _axes(title: str, x: str, y: str):
-    figure, axes = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
+    figure = Figure(figsize=(5.2, 3.6))
+    axes = figure.subplots()
     axes.set_title(title, loc="left", fontsize=11)
     axes.set(xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)
@@ -170,7 +236,8 @@ def render_page(
     present = {item.error for spans in judged for item in spans}
     return templates.get_template("report.html").render(
         result=result,
-        tables={table.title: plain_rows(table) for table in evaluation_tables(result)[:-1]},  # errors have more groups
+        # The table of errors has fewer groups than the page.
+        tables=[(table.title.plain, plain_rows(table)) for table in evaluation_tables(result)[:-1]],
         plots=plots,
         documents=[_document(example, spans) for example, spans in zip(examples, judged, strict=True)],
         classes=[error.value for error in ErrorClass if error in present],

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import HORIZONTALS
-from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from glinerko.corpus.report import DataReport, PieceReport
@@ -23,37 +23,62 @@ if TYPE_CHECKING:
     from glinerko.verification.checks import Check
 
 
+class Table(RichTable):
+    """A table of rich whose title, headers and cells are shown as they are, on any console: none of them is markup."""
+
+    def __init__(self, title: str = "", **options: Any):
+        title_text = Text(title, "bold", overflow="fold") if title else None
+        super().__init__(title=title_text, title_justify="left", header_style="bold", **options)
+
+    def add_column(self, header: str = "", **options: Any) -> None:
+        super().add_column(Text(header), overflow="fold", **options)
+
+    def add_row(self, *cells: str | Text, style: str | None = None) -> None:
+        super().add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells), style=style)
+
+
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", padding=(0, 2))
+    table = Table(title, box=None, padding=(0, 2))
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
+        table.add_column(column, justify="left" if index == 0 else "right")
     return table
+
+
+def escape_markdown(text: object) -> str:
+    """``text`` on one line, for Markdown that shows it as it is: in a table, a heading, a list or a sentence."""
+    line = " ".join(str(text).splitlines())
+    return re.sub(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)  # not the _ inside a word
+
+
+def code_span(text: str) -> str:
+    """``text`` as code in Markdown, outside of tables."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if "`" in text or text.startswith(" ") else ""  # one blank on either side is not shown
+    return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def as_markdown(table: Table) -> str:
     """A table of this module as Markdown, without its colours."""
-    headers, *rows = plain_rows(table)
-    escaped = "\\|"
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', escaped) for cell in line)} |" for line in lines) + "\n"
+    headers, *rows = (map(escape_markdown, line) for line in plain_rows(table))
+    lines = [list(headers), ["---"] * len(table.columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def plain_rows(table: Table) -> list[tuple[str, ...]]:
     """The headers of a table of this module, then its rows, without colours."""
-    columns = ([str(c.header), *(Text.from_markup(str(cell)).plain for cell in c.cells)] for c in table.columns)
+    columns = ([cell.plain for cell in (column.header, *column.cells)] for column in table.columns)
     return list(zip(*columns, strict=True))
 
 
 def check_table(checks: Sequence[Check], header: bool = True) -> Table:
     """The result of each check, with its evidence and what to do."""
     colours = {"PASS": "green", "WARN": "yellow", "FAIL": "bold red", "SKIP": "dim"}
-    table = Table(box=None, show_header=header, header_style="bold", padding=(0, 2, 0, 0), expand=True)
+    table = Table(box=None, show_header=header, padding=(0, 2, 0, 0), expand=True)
     for name, width in (("result", 6), ("check", 20), ("evidence", None)):
-        table.add_column(name, width=width, overflow="fold", ratio=None if width else 1)
+        table.add_column(name, width=width, ratio=None if width else 1)
     for check in checks:
         advice = f" → {check.advice}" if check.advice else ""
-        status = f"[{colours[check.status.name]}]{check.status.value}[/]"
-        table.add_row(status, check.name, escape(check.evidence + advice))
+        table.add_row(Text(check.status.value, colours[check.status.name]), check.name, check.evidence + advice)
     return table
 
 
@@ -93,7 +118,7 @@ def choice_table(inspections: Sequence[Inspection]) -> Table:
             each.name,
             f"{each.config_class}, width {each.hidden_size}" if each.config_class else "–",
             share.format(cut.single_syllable_share, cut.pieces_per_word) if cut else "–",
-            f"[{colour}]{each.verdict.value}[/]: {escape(each.reason)}",
+            Text.assemble((each.verdict.value, colour), f": {each.reason}"),
             f"{size / 1e6:.0f}M{time}, {size * 4 / 2**30:.2f} GiB in fp32" if size else "–",
             each.domain or "–",
         )
@@ -101,9 +126,9 @@ def choice_table(inspections: Sequence[Inspection]) -> Table:
 
 
 def _folding_table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=HORIZONTALS)
+    table = Table(title, box=HORIZONTALS)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     return table
 
 
@@ -113,8 +138,9 @@ def _figure(value: float | None, form: str = "{:,}") -> str:
 
 def swap_table(report: SwapReport) -> Table:
     """What was kept, changed and initialised, one line for each part."""
-    table = Table(title="Encoder swap", title_justify="left", title_style="bold", box=None, show_header=False)
-    table.padding = (0, 2)
+    table = Table("Encoder swap", box=None, show_header=False, padding=(0, 2))
+    table.add_column()
+    table.add_column()
     table.add_row("base model", report.base_model)
     table.add_row("encoder", report.encoder)
     for name, (before, after) in report.changed.items():
@@ -140,9 +166,21 @@ def data_table(reports: Mapping[str, DataReport]) -> Table:
 
     every = list(reports.values())
     add("documents", [report.documents for report in every])
-    for name in ("bad_rows_skipped", "texts_shared_with_training"):
-        if any(getattr(report, name) for report in every):
-            add(name.replace("_", " "), [getattr(report, name) for report in every], "yellow")
+    unlabelled = [report.documents_without_labels for report in every]
+    if any(unlabelled):
+        add("  without a label: negative examples of all", unlabelled)
+    doubtful = {
+        "bad rows skipped": [report.bad_rows_skipped for report in every],
+        "texts shared with training": [report.texts_shared_with_training for report in every],
+        "texts labelled in two ways": [len(report.contradicting_texts) for report in every],
+        "mentions of labels not asked for": [report.mentions_left_out for report in every],
+        "mentions matched loosely": [report.mentions_matched_loosely for report in every],
+    }
+    for key in sorted({key for report in every for key in report.unused_keys}):
+        doubtful[f"rows with the unused key {key}"] = [report.unused_keys.get(key, 0) for report in every]
+    for name, counts in doubtful.items():
+        if any(counts):
+            add(name, counts, "yellow")
     add("windows", [report.windows for report in every])
     add("words per document", [f"{report.words / report.documents:.1f}" for report in every])
     add("mentions", [report.mentions for report in every])
@@ -152,7 +190,7 @@ def data_table(reports: Mapping[str, DataReport]) -> Table:
             add(f"  {outcome.value}", counts)
     add("spans (occurrences)", [report.spans for report in every])
     add("  target", [report.spans_by_outcome.get(Outcome.TARGET.value, 0) for report in every])
-    add("reach of mentions in the text", [f"{report.reach:.1%}" for report in every], "bold")
+    add("reach of mentions in the text", [_figure(report.reach, "{:.1%}") for report in every], "bold")
     return table
 
 
@@ -235,7 +273,7 @@ def target_table(targets: Mapping[str, Mapping], metric: str) -> Table:
     for name, score in targets.items():
         colour = {"PASS": "green", "MISS": "red"}.get(score["verdict"], "default")
         target = "–" if score["target"] is None else f"{score['target']:.2f}"
-        verdict = f"[{colour}]{score['verdict'] or '–'}[/]"
+        verdict = Text(score["verdict"] or "–", colour)
         table.add_row(name, f"{score['f1']:.3f}", _interval(score["f1_interval"]), target, verdict)
     return table
 

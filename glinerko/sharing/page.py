@@ -234,10 +234,10 @@ def render_page(
     """
     templates = Environment(loader=PackageLoader("glinerko", "sharing/templates"), autoescape=True)
     present = {item.error for spans in judged for item in spans}
+    data, *scores, _ = evaluation_tables(result)  # the page has more groups of errors than the last table
     return templates.get_template("report.html").render(
         result=result,
-        # The table of errors has fewer groups than the page.
-        tables=[(table.title.plain, plain_rows(table)) for table in evaluation_tables(result)[:-1]],
+        tables=[(table.title.plain, plain_rows(table)) for table in (*scores, data)],
         plots=plots,
         documents=[_document(example, spans) for example, spans in zip(examples, judged, strict=True)],
         classes=[error.value for error in ErrorClass if error in present],

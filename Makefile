@@ -51,7 +51,7 @@ lint: $(BIN)/.installed  ## ruff, as CI runs it
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(BIN)/.installed  ## mend what ruff can mend
+format: $(BIN)/.installed  ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -43,7 +43,7 @@ class Affects(Enum):
     RESULT = "the trained weights"
     """Compared when a run is resumed, and published in the card."""
     CONTENT = "the data or model that it names"
-    """A path or id. The content is compared when a run is resumed, not the name; the name is not published."""
+    """A path or id: neither compared nor published. A script adds a digest of the content to the run identity."""
     RUN = "the run only"
     """Neither compared nor published."""
 
@@ -203,7 +203,7 @@ def _flags_in_file(file: str, actions: Mapping[str, argparse.Action]) -> list[st
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        raise  # rich would end with exit status 1, that of a score that is too low; see run()
+        raise  # rich would end with exit status 1, which here means that a score is too low; see run()
 
 
 def make_console(is_main_process: bool = True) -> Console:

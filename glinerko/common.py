@@ -97,7 +97,7 @@ def read_yaml(file: str | Path, expected: str, parse: Callable[[Any], T]) -> T:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses what YAML would drop or change: a key that stands twice, and ``no`` or ``null`` as a name in a list."""
+    """Refuses what YAML would drop or change: a key that is given twice, and ``no`` or ``null`` as a name in a list."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -105,7 +105,7 @@ class _StrictLoader(yaml.SafeLoader):
         _refuse_constants(keys)
         for number, key in enumerate(keys):
             if key.value in (earlier.value for earlier in keys[:number]):
-                raise ValueError(f"line {key.start_mark.line + 1}: the key {key.value!r} stands twice")
+                raise ValueError(f"line {key.start_mark.line + 1}: the key {key.value!r} is given twice")
         return node
 
     def compose_sequence_node(self, anchor: str | None) -> yaml.SequenceNode:
@@ -128,8 +128,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects in a file of JSON lines; none if there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    content = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [json.loads(line) for line in content.split("\n") if line]  # not splitlines: U+2028 may stand in a string
 
 
 def check_output(target: str | Path, *sources: str | int | None) -> None:
@@ -165,7 +165,7 @@ def check_writable(directory: str | Path) -> Path:
 def replace_file(path: str | Path) -> Iterator[TextIO]:
     """A UTF-8 file to write, which takes the place of ``path`` at the end, unless the block raises an error.
 
-    Missing directories are created. What is no regular file, such as a pipe, is written at once.
+    Missing directories are created. A pipe or device is written directly.
 
     Raises:
         DataError: It cannot be written.
@@ -204,10 +204,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]], *, append: bool = False) -> None:
-    """Write one UTF-8 JSON object per line; missing directories are created. See :func:`replace_file`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", errors=ESCAPE) if append else replace_file(path) as file:
+def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write one UTF-8 JSON object per line; see :func:`replace_file`."""
+    with replace_file(path) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 

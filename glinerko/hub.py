@@ -20,6 +20,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from glinerko.common import GlinerkoError, LoadError, first_line
 
@@ -78,13 +80,13 @@ def is_gliner_v1(directory: Path) -> bool:
     return (directory / "gliner_config.json").is_file()
 
 
-def read_config(directory: Path) -> dict[str, Any]:
-    """The content of ``config.json`` in a directory.
+def read_config(directory: Path, file: str = "config.json") -> dict[str, Any]:
+    """The content of a config file in a directory.
 
     Raises:
         LoadError: It is missing or malformed, or asks to run code of its own.
     """
-    path = directory / "config.json"
+    path = directory / file
     if not path.is_file():
         kind = "a GLiNER v1 model (gliner_config.json)" if is_gliner_v1(directory) else "no model"
         near = _models_near(directory)
@@ -99,6 +101,21 @@ def read_config(directory: Path) -> dict[str, Any]:
     if "auto_map" in config:
         raise LoadError(f"{path}: asks to run code of its own ('auto_map'), which is refused")
     return config
+
+
+def load_config(directory: Path) -> PretrainedConfig:
+    """The config of a model of transformers.
+
+    Raises:
+        LoadError: It is missing, malformed or of an unknown kind, or asks to run code of its own.
+    """
+    kind = read_config(directory).get("model_type")
+    try:
+        return AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # each config class checks its values with errors of its own
+        if kind in CONFIG_MAPPING_NAMES:
+            raise LoadError(f"{directory}: its config cannot be used: {first_line(error)}") from error
+        raise LoadError(f"{directory}: transformers knows no model of model_type {kind!r}") from error
 
 
 def _models_near(directory: Path) -> list[Path]:
@@ -160,7 +177,7 @@ def hub_errors(
 def _explain(error: BaseException) -> str | None:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, LocalTokenNotFoundError) or status == 401:
-        return "no valid token: `hf auth login`, or pass --hub_token"
+        return "no valid token: `hf auth login`, or pass one"
     if isinstance(error, HFValidationError):
         return f"not the id of a repository ({first_line(error)})"
     if status == 403:

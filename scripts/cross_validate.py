@@ -93,8 +93,8 @@ def main() -> None:
         print(f"{number:,} rows have the key {key}, which is not used")
     parts = fold_rows(rows, args.folds, args.seed)
     chosen = args.only if args.only is not None else list(range(args.folds))
-    if not set(chosen) <= set(range(args.folds)):
-        raise DataError(f"--only: the folds are 0 to {args.folds - 1}")
+    if not set(chosen) <= set(range(args.folds)) or len(set(chosen)) < len(chosen):
+        raise DataError(f"--only: the folds are 0 to {args.folds - 1}, each once")
 
     directory = Path(args.output_dir)
     places = {"{shared}": [str(directory / "shared")], "{text}": args.text_file, "{related}": args.related_file}

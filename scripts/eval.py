@@ -92,7 +92,7 @@ class Arguments:
     metric: str = option("string_f1", "metric of targets, comparisons and --min_f1", choices=lambda: METRICS)
     targets: list[str] = option(TARGETS, "F1 to reach, overall and by label")
     min_f1: float | None = option(None, "overall F1 below which the exit status is 1", **SCORES)
-    on_bad_row: str = option("raise", "handling of a malformed row", choices=["raise", "skip"])
+    on_bad_row: str = option("raise", "what to do with a malformed row", choices=["raise", "skip"])
     per_device_eval_batch_size: int = option(16, "windows per batch and process", at_least=1)
     plain_gliner2: bool = option(False, "scores of the model as plain gliner2 loads it, by word splitter, for the card")
     report_dir: str | None = option(None, "report directory (default: report/ beside the model, or outputs/report)")

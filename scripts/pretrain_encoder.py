@@ -29,8 +29,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from glinerko.cli import CONTENT, RESULT, option, parse_arguments
 from glinerko.cli import run as run_script
-from glinerko.common import DataError, Stopped, TrainingError, write_json, write_json_lines
+from glinerko.common import DataError, Stopped, TrainingError, write_json
 from glinerko.corpus.reading import read_texts
+from glinerko.model.swap import weight_checksum
 from glinerko.training.arguments import RunArguments
 from glinerko.training.checkpoints import (
     HISTORY,
@@ -229,7 +230,7 @@ def prepare(
     model: DebertaV2ForMaskedLM, tokenizer: PreTrainedTokenizerFast, rows: Dataset, args: Arguments, run: Run
 ) -> Pretraining:
     """Make the optimizer, the batches and the schedule, and let Accelerate prepare them."""
-    accelerator, order = run.accelerator, torch.Generator()
+    accelerator, order, initial_weights = run.accelerator, torch.Generator(), weight_checksum(model)
     collator = WholeWordCollator(tokenizer, args.mlm_probability, args.seed)
     size = args.per_device_train_batch_size
     sampler = LengthGroupedSampler(size, lengths=rows["length"][:], generator=order)
@@ -243,7 +244,8 @@ def prepare(
     total = args.num_train_epochs * len(loader)
     scheduler = get_scheduler("linear", optimizer, math.ceil(args.warmup_ratio * total), total)
     accelerator.register_for_checkpointing(scheduler)
-    identity = run_identity(args, text=dataset_digest(rows), processes=accelerator.num_processes)
+    content = {"text": dataset_digest(rows), "initial_weights": initial_weights}
+    identity = run_identity(args, processes=accelerator.num_processes, **content)
     sums = torch.zeros(3, device=accelerator.device)
     return Pretraining(run, args, masked, optimizer, scheduler, loader, collator, order, identity, sums=sums)
 
@@ -298,7 +300,7 @@ def means(sums: torch.Tensor) -> dict[str, float]:
 def record_epoch(training: Pretraining, epoch: int, figures: dict[str, float], pieces_per_second: float) -> None:
     scores = {**means(training.sums), **figures}
     entry = {"epoch": epoch, "step": training.step, **scores}
-    write_json_lines(training.run.output_dir / HISTORY, [entry], append=True)
+    trim_history(training.run.output_dir / HISTORY, epoch, entry)
     speed = pieces_per_second * training.run.accelerator.num_processes
     shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
     training.bar.write(f"epoch {epoch}: {shown}, {speed:,.0f} pieces a second")

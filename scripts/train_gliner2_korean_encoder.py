@@ -43,7 +43,6 @@ from glinerko.common import (
     check_output,
     first_line,
     write_json,
-    write_json_lines,
 )
 from glinerko.corpus.reading import label_schema, require_labels, write_rows
 from glinerko.corpus.report import WAYS, report_data, report_pieces
@@ -117,7 +116,7 @@ class Progress:
 
 @dataclass
 class Training:
-    """What the loop works with. From the first step on, only the optimizer's own state changes."""
+    """What the loop works with; :func:`dry_run` and :func:`prepare` set the last fields."""
 
     run: Run
     args: TrainingArguments
@@ -345,7 +344,7 @@ def validate_and_keep_best(training: Training, progress: Progress) -> None:
         rates = {f"{name}_learning_rate": rate for name, rate in learning_rates(training.optimizer).items()}
         where = {"epoch": progress.epoch, "step": progress.step}
         entry = {**where, **losses, **rates, "threshold": threshold, metric: scores.to_dict()}
-        write_json_lines(run.output_dir / checkpoints.HISTORY, [entry], append=True)
+        checkpoints.trim_history(run.output_dir / checkpoints.HISTORY, progress.epoch, entry)
         training.bar.write(
             f"epoch {progress.epoch}: loss {losses['loss']:.2f}, {metric} {scores.overall.f1:.4f} "
             f"at threshold {threshold:.2f}{', best so far' if is_best else ''}"

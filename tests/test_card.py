@@ -40,7 +40,8 @@ def run(tmp_path):
                "user_dictionary": f"{HOME}/words.tsv", "note": PATIENT}  # fmt: skip
     write("training_args.json", {**read("training_args.json"), **secrets})
     data = read("data_report.json")
-    write("data_report.json", {name: {**part, "source": f"{HOME}/train.jsonl"} for name, part in data.items()})
+    private = {"source": f"{HOME}/train.jsonl", "contradicting_texts": [[PATIENT, "b"]], "unused_keys": {PATIENT: 1}}
+    write("data_report.json", {name: {**part, **private} for name, part in data.items()})
     for name in ("environment.json", "swap_report.json"):
         write(name, read(name))
     lines = (json.loads(line) for line in (EXAMPLE / "history.jsonl").read_text().splitlines())

@@ -71,7 +71,7 @@ def test_plain_text_is_one_document_a_line(tmp_path, standard_input, name):
         ('{"text": null}', 'expected an object with a "text"'),
         ('["당뇨병"]', 'expected an object with a "text"'),
         ('{"text": "당뇨병"', "malformed JSON"),
-        ('{"text": "a", "text": "b"}', "the key 'text' stands twice"),
+        ('{"text": "a", "text": "b"}', "the key 'text' is given twice"),
         ("[" * 100_000, "malformed JSON: nested too deeply"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from glinerko.common import DataError
+from glinerko.common import DataError, read_json_lines, write_json_lines
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.report import measure_reach, report_data
 from glinerko.corpus.rows import Example
@@ -40,7 +40,7 @@ def align(model, rows):
 )
 def test_a_key_that_stands_twice_is_a_bad_row(write_rows, line, key):
     path = write_rows(ROW, line)
-    with pytest.raises(DataError, match=f"line 2: the key '{key}' stands twice in one object"):
+    with pytest.raises(DataError, match=f"line 2: the key '{key}' is given twice in one object"):
         load_rows(path)
     rows, skipped = load_rows(path, on_bad_row="skip")
     assert (len(rows), skipped) == (1, 1)
@@ -135,3 +135,9 @@ def test_a_comma_inside_a_chemical_name_is_no_csv(tmp_path):
     file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     words = load_word_splitter("korean", user_dictionary=file).user_dictionary
     assert [form for form, _, _ in words] == list(names)
+
+
+def test_a_line_separator_in_a_string_is_no_new_line(tmp_path):
+    records = [{"id": "a\u2028b"}, {"id": "c\u0085d"}]  # JSON leaves them as they are
+    write_json_lines(tmp_path / "x.jsonl", records)
+    assert read_json_lines(tmp_path / "x.jsonl") == records

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import pickle
 import platform
 import subprocess
@@ -87,22 +86,6 @@ def test_spans_get_the_scores_and_gradients_that_gliner2_gives_them(model, mask_
     for ours, theirs in zip(inside, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-4, atol=1e-4)
-
-
-def test_negative_masking_leaves_out_spans_without_an_entity_alone(model, batch):
-    model.train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    losses = {}
-    for rate in (0.0, 0.5, 1.0):
-        model.negative_masking = rate
-        scores = torch.zeros(1, 2, 5, 12)  # every span that is not left out costs log 2
-        losses[rate] = model.compute_struct_loss_from_scores(scores, [1, [[[(0, 1)], [(2, 2), (4, 4)]]]]).item()
-    spans = 2 * (5 + 4 + 3 + 2 + 1)
-    assert losses[0.0] == pytest.approx(spans * math.log(2), rel=1e-4)
-    assert losses[1.0] == pytest.approx(3 * math.log(2), rel=1e-4)
-    assert losses[1.0] < losses[0.5] < losses[0.0]
 
 
 def test_count_target_is_one_with_and_without_entities(model, windows, schema):

@@ -1,4 +1,4 @@
-"""Where a mention stands in a text that is spaced otherwise or in another Unicode form; strings that are the same."""
+"""Finding a mention in a text that is spaced differently or in another Unicode form; strings that count as the same."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 
-#: White space, and the invisible characters that come with text from web pages and word processors.
+# White space, and the invisible characters that come with text from web pages and word processors.
 _SPACE = r"[\s\u00ad\u200b-\u200d\u2060\ufeff]"
 _SPACES = re.compile(f"{_SPACE}+")
-#: The rest of a Korean word after a noun: particles, the copula, verbs made of the noun, `후`, `등` ... and no other.
+# The rest of a Korean word after a noun: particles, the copula, verbs made of the noun, `후`, `등` ... and no other.
 _AFTER_NOUN = re.compile(
     "(?:은|는|이|가|을|를|과|와|의|에|도|만|로|으로|에서|에게|께|께서|한테|서|써|부터|까지|보다|처럼|같이|마다|조차|마저|밖에|뿐"
     "|대로|나|이나|이나마|든지|며|이며|고|이고|라|이라|란|이란|는지|인|인지|이다|다|입니다|이었다|였다|임|이므로|이면|이자"
@@ -58,11 +58,11 @@ def find_mention(text: str, mention: str) -> list[tuple[int, int]]:
 
     White space around the mention does not count. A loose occurrence has the same characters in the same order, and
     white space at other places. Where only the mention has it, the characters stand together in the text, as in an
-    exact occurrence. White space that only the text has may part two words, so that such an occurrence
+    exact occurrence. If only the text has the white space, it may separate two words. Then the occurrence
 
-    - begins where a word begins and ends where one ends: no letter of the same script before it, and after it only what
+    - must begin and end at word boundaries: no letter of the same script before it, and after it only what
       Korean attaches to a noun. ``간이식`` is in ``간 이식을``, and not in ``간 이 식별되지``;
-    - is no chain of single letters, unless it has four of them or more: ``약물`` is not in ``이 약 물과``.
+    - must not be spaced letter by letter, unless it has at least four letters: ``약물`` is not in ``이 약 물과``.
     """
     composed, origins = compose(text)
     mention = strip(unicodedata.normalize("NFC", mention))
@@ -101,7 +101,7 @@ def _is_whole(text: str, start: int, end: int) -> bool:
 
 
 def _script(character: str) -> str:
-    """The kind of letter, as far as words end where it changes; empty for a sign."""
+    """The script of a letter (a word ends where it changes); empty for a sign."""
     if "가" <= character <= "힣":
         return "Hangul"
     return "digit" if character.isdigit() else "letter" if character.isalpha() else ""

@@ -1,4 +1,4 @@
-"""From windows of text to the batches that the encoder reads: gliner2's processor, for words that are known already."""
+"""From windows to the batches that the encoder reads: gliner2's processor, for texts already split into words."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
-        raise DataError(f"the key {twice!r} stands twice in one object")
+        raise DataError(f"the key {twice!r} is given twice in one object")
     return content
 
 

@@ -176,8 +176,8 @@ def measure_segmentation(
     )
 
 
-#: The two ways to tokenize words: as gliner2 does, and with continuation pieces.
 WAYS = ("word by word", "with continuation")
+"""The two ways to tokenize words: as gliner2 does, and with continuation pieces."""
 
 
 @dataclass

@@ -6,6 +6,7 @@ end-exclusive ``(start, end)`` offsets into the original text.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ Offsets = tuple[int, int]
 """Start and end of a stretch of text in characters, end exclusive."""
 OFFSETS = List(List(Value("int32"), length=2))
 """The column type of a list of :data:`Offsets`."""
-#: The keys that are read of the object that holds the entities, and values that say nothing.
+# The keys that are read of the object that holds the entities, and values that say nothing.
 _ENTITY_KEYS = ("entities", "entity_descriptions")
 _EMPTY = (None, "", [], {})
 
@@ -99,8 +100,8 @@ def check_labels(labels: Iterable[Any]) -> tuple[str, ...]:
     """``labels`` in composed form (NFC): one label is one string, however it was typed.
 
     Raises:
-        DataError: One is given twice, is empty, has white space around it, is no string, or means something else to
-            gliner2 or to a report.
+        DataError: One is given twice, is empty, has white space around it, is no string, or is a reserved word
+            of gliner2 or of our reports.
     """
     if isinstance(labels, str):
         raise DataError(f"labels must be a list, found the string {labels!r}")
@@ -114,6 +115,8 @@ def check_labels(labels: Iterable[Any]) -> tuple[str, ...]:
             raise DataError("a label is empty")
         if strip(label) != label:
             raise DataError(f"the label {label!r} has white space around it")
+        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in label):
+            raise DataError(f"the label {label!r} holds a line break or a control character")
         reserved = next((word for word in SchemaTransformer.SPECIAL_TOKENS if word in label), None)
         if reserved or label == "overall":
             user = f"{reserved} is a token of gliner2's prompts" if reserved else "it names the score of all labels"
@@ -124,8 +127,6 @@ def check_labels(labels: Iterable[Any]) -> tuple[str, ...]:
     return tuple(checked)
 
 
-#: A row as it is stored on disk and read by :meth:`Example.from_row`. ``unused`` are its keys that are not used here,
-#: ``left_out`` is the number of mentions whose labels were not asked for.
 ROW_FEATURES = Features(
     {
         "id": Value("string"),
@@ -139,6 +140,8 @@ ROW_FEATURES = Features(
         "error": Value("string"),
     }
 )
+"""A row as it is stored on disk and read by :meth:`Example.from_row`. ``unused`` are its keys that are not used here,
+``left_out`` is the number of mentions whose labels were not asked for."""
 
 
 def make_row(**values: Any) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def fold_rows(rows: Dataset, folds: int, seed: int) -> list[Dataset]:
     parts: list[list[int]] = [[] for _ in range(folds)]
     sizes, place = [0] * folds, {}
     for same, indices in order:
-        # A text that follows one like it leaves its turn unused, so that no other text moves to another fold.
+        # A second copy of a text goes to the fold of the first. Its own place stays counted, so that other texts stay.
         turn = parts.index([]) if [] in parts and same not in place else sizes.index(min(sizes))
         sizes[turn] += len(indices)
         parts[place.setdefault(same, turn)].extend(indices)
@@ -114,7 +114,7 @@ def split_rows(rows: Dataset, fraction: float, seed: int) -> tuple[Dataset, Data
 def _shuffle_texts(rows: Dataset, seed: int) -> list[tuple[str, list[int]]]:
     """The rows of each text as it is written, the texts shuffled by ``seed``.
 
-    Each entry begins with the text without white space: the same text, if that is equal.
+    Each entry is (text without white space, row indices). Equal first parts mean the same text.
     """
     written: dict[str, list[int]] = {}
     for index, text in enumerate(rows["text"]):
@@ -125,7 +125,7 @@ def _shuffle_texts(rows: Dataset, seed: int) -> list[tuple[str, list[int]]]:
 
 
 def shared_texts(first: Dataset, second: Dataset) -> list[str]:
-    """The ids of the rows of ``second`` whose text also occurs in ``first``, perhaps spaced or encoded otherwise."""
+    """The ids of the rows of ``second`` whose text also occurs in ``first``, perhaps spaced or encoded differently."""
     texts = set(map(without_spaces, first["text"]))
     return [row["id"] for row in second.select_columns(["id", "text"]) if without_spaces(row["text"]) in texts]
 

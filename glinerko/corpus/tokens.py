@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
@@ -15,8 +15,8 @@ from glinerko.corpus.rows import Offsets
 
 _PROBE = "당뇨병 환자에게 인슐린 10 U/mL을 투여한다 (HbA1c 7.2%, MRI)."
 
-#: Put before a word that continues another one. A private-use character, removed from the user's own text.
 MARK = "\ue0c1"
+"""Put before a word that continues another one. A private-use character, removed from the user's own text."""
 
 
 def load_encoder_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
@@ -66,7 +66,7 @@ def difference_from_files(
     if sentencepiece is not None:
         return _difference_from_sentencepiece(tokenizer, sentencepiece, texts)
     if (directory / "vocab.txt").is_file():
-        return _difference_from_vocabulary(tokenizer, directory / "vocab.txt", texts)
+        return _difference_from_vocabulary(tokenizer, directory / "vocab.txt")
     return "no tokenizer.json, SentencePiece model or vocab.txt to compare with"
 
 
@@ -75,38 +75,32 @@ def _difference_from_json(tokenizer: PreTrainedTokenizerBase, file: Path, texts:
     ours, theirs = (type(backend.model).__name__ for backend in (tokenizer.backend_tokenizer, reference))
     if ours != theirs:
         return f"loaded as {ours}, but tokenizer.json holds {theirs}"
-    wrong = [
-        text
-        for text in texts
-        if tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        != reference.encode(text, add_special_tokens=False).ids
-    ]
-    return _describe(wrong, texts, file)
+    own = (tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts)
+    return _describe(own, (reference.encode(text, add_special_tokens=False).ids for text in texts), "texts", file)
 
 
 def _difference_from_sentencepiece(tokenizer: PreTrainedTokenizerBase, file: Path, texts: Sequence[str]) -> str | None:
     reference = SentencePieceProcessor(str(file))
     unknown = {tokenizer.unk_token, reference.id_to_piece(reference.unk_id())}
-    wrong = [
-        text
-        for text in texts
-        if [piece for piece in pieces_of(tokenizer, text) if piece not in unknown]
-        != [piece for piece in map(reference.id_to_piece, reference.encode(text)) if piece not in unknown]
-    ]
-    return _describe(wrong, texts, file)
+
+    def known(pieces: Iterable[str]) -> list[str]:
+        return [piece for piece in pieces if piece not in unknown]
+
+    own = (known(pieces_of(tokenizer, text)) for text in texts)
+    return _describe(own, (known(map(reference.id_to_piece, reference.encode(t))) for t in texts), "texts", file)
 
 
-def _difference_from_vocabulary(tokenizer: PreTrainedTokenizerBase, file: Path, texts: Sequence[str]) -> str | None:
+def _difference_from_vocabulary(tokenizer: PreTrainedTokenizerBase, file: Path) -> str | None:
     kind = type(tokenizer.backend_tokenizer.model).__name__
     if kind != "WordPiece":
         return f"loaded as {kind}, but vocab.txt is a WordPiece vocabulary"
     vocabulary = file.read_text(encoding="utf-8").splitlines()
-    wrong = [piece for index, piece in enumerate(vocabulary) if tokenizer.convert_tokens_to_ids(piece) != index]
-    return _describe(wrong, texts, file)
+    return _describe(map(tokenizer.convert_tokens_to_ids, vocabulary), range(len(vocabulary)), "pieces", file)
 
 
-def _describe(wrong: Sequence[str], texts: Sequence[str], file: Path) -> str | None:
-    return f"cuts {len(wrong)} of {len(texts)} texts differently than {file.name}" if wrong else None
+def _describe(ours: Iterable, theirs: Iterable, what: str, file: Path) -> str | None:
+    same = [own == their for own, their in zip(ours, theirs, strict=True)]
+    return None if all(same) else f"reads {same.count(False)} of {len(same)} {what} differently than {file.name}"
 
 
 def restore_tokenizer_class(directory: Path) -> None:

@@ -19,8 +19,8 @@ from glinerko.common import DataError, __version__
 from glinerko.corpus.processor import KoreanSchemaTransformer, TrainingWindow, Window
 from glinerko.corpus.rows import OFFSETS, Example, LabelSchema, Offsets, Span
 
-#: Pieces in a window, and pieces that it may share with the window before it.
 MAX_LENGTH, WINDOW_OVERLAP = 512, 64
+"""Pieces in a window, and pieces that it may share with the window before it."""
 
 _WINDOW_COLUMNS = {"words": OFFSETS, "windows": OFFSETS}
 
@@ -95,7 +95,7 @@ def split_into_windows(
     """Add the columns ``words`` and ``windows`` (first and last word, exclusive) to each row, computed once and cached.
 
     Args:
-        schema: The labels and descriptions of the prompt, which takes its share of a window.
+        schema: The labels and descriptions of the prompt; the prompt uses part of each window.
         max_length: Pieces in a window, prompt included.
         window_overlap: Pieces that a window may share with the one before it.
 
@@ -107,7 +107,7 @@ def split_into_windows(
     if room <= window_overlap:
         raise DataError(
             f"the prompt alone takes {prompt} of {max_length} pieces, which leaves {room} for text and an overlap of "
-            f"{window_overlap}: raise --max_length or shorten the label descriptions"
+            f"{window_overlap}: shorten the label descriptions, or train with a larger --max_length"
         )
 
     def split_batch(batch: Mapping[str, list]) -> dict[str, list]:

@@ -26,10 +26,10 @@ from glinerko.common import DataError, LoadError, first_line, read_text, write_t
 from glinerko.corpus.matching import compose
 from glinerko.corpus.rows import Offsets
 
-#: A word of a user dictionary: its form, its tag (Kiwi's), and a bonus in log probability.
 DictionaryEntry = tuple[str, str, float]
-#: The file in which a saved model keeps its user dictionary.
+"""A word of a user dictionary: its form, its tag (Kiwi's), and a bonus in log probability."""
 USER_DICTIONARY = "user_dictionary.tsv"
+"""The file in which a saved model keeps its user dictionary."""
 _LOCANTS = re.compile("(?<![A-Za-z0-9])(?:[0-9]+'?|[NOS])(?:,(?:[0-9]+'?|[NOS]))+(?![A-Za-z0-9])")
 
 
@@ -150,7 +150,7 @@ _RUNS = re.compile(r"[가-힣]+|(?:(?![가-힣])[^\W\d_])(?:(?![가-힣])[^\W_])
 
 @register_word_splitter
 class KoreanWordSplitter(WordSplitter):
-    """Splits Korean text so that particles, endings and affixes come off the noun, and nothing else does.
+    """Splits Korean text so that particles, endings and affixes come off the noun, and long compounds come apart.
 
     The words are Kiwi's morphemes, tuned, and cover every character that is not white space. Scripts and digits split
     where they meet.

@@ -15,7 +15,6 @@ from gliner2.configuration import ExtractorConfig
 from gliner2.inference.engine import SpanExtractor
 from gliner2.models.loading import reconcile_encoder_embeddings
 from safetensors.torch import load_file
-from transformers import AutoConfig
 
 from glinerko.common import DataError, LoadError, first_line, write_json
 from glinerko.corpus.processor import KoreanSchemaTransformer, Window
@@ -23,7 +22,7 @@ from glinerko.corpus.rows import LabelSchema, check_labels
 from glinerko.corpus.tokens import load_encoder_tokenizer, restore_tokenizer_class
 from glinerko.corpus.windows import align_gold, split_into_windows
 from glinerko.corpus.words import load_word_splitter, write_user_dictionary
-from glinerko.hub import fetch, require_gliner2
+from glinerko.hub import fetch, load_config, require_gliner2
 from glinerko.model.lora import adapter_base, has_lora, merge_adapter, save_adapter
 from glinerko.model.spans import SpanScorer
 
@@ -32,8 +31,8 @@ FORMAT = 1
 SCORE_TOLERANCE = 2e-3
 """How much the scores of one model may differ between two machines."""
 
-#: The key of :class:`Settings` in config.json.
 _CONFIG_KEY = "glinerko"
+"""The key of :class:`Settings` in config.json."""
 EntityTypes = str | Sequence[str] | Mapping[str, str | Mapping[str, Any] | None]
 """Labels, or a description or gliner2's options for each label."""
 _REFERENCE_TEXT = "환자는 제2형 당뇨병으로 인슐린을 투여받았고, 혈액 검사에서 HbA1c가 8.2%였다."
@@ -113,7 +112,8 @@ class KoreanSpanExtractor(SpanScorer):
     def label_schema(self) -> LabelSchema | None:
         """The labels and descriptions that this model was trained for, if it names them.
 
-        The descriptions can be passed as ``entity_types``: if one label has a description, they name every label.
+        The descriptions can be passed as ``entity_types``: they contain every label if at least one has a description;
+        the others get an empty one.
         """
         labels, descriptions = self.settings.labels, self.settings.descriptions
         named = {label: descriptions.get(label, "") for label in labels} if descriptions else {}
@@ -295,7 +295,7 @@ def load_extractor(
     try:
         model = KoreanSpanExtractor(
             ExtractorConfig.from_dict(config),
-            encoder_config=AutoConfig.from_pretrained(directory / "encoder_config", trust_remote_code=False),
+            encoder_config=load_config(directory / "encoder_config"),
             tokenizer=tokenizer,
         )
         state = load_file(weights)

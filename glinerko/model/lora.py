@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from glinerko.common import LoadError, first_line
 
-#: The files of PEFT's own layout.
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""The files of PEFT's own layout."""
 
 _MODULES = ("encoder.", "span_rep.", "classifier.")
 

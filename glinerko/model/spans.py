@@ -16,14 +16,6 @@ class SpanScorer(SpanExtractor):
     the target here is always 1, with or without entities in the text.
     """
 
-    negative_masking = 0.5
-    """The share of spans without an entity that a training step leaves out of its loss, drawn again at each step."""
-
-    def compute_struct_loss_from_scores(self, scores, structure, masking_rate=None):
-        """gliner2's method, with ``negative_masking`` as its default rate."""
-        rate = self.negative_masking if masking_rate is None else masking_rate
-        return super().compute_struct_loss_from_scores(scores, structure, rate)
-
     def _compute_sample_loss(self, token_embeddings, embs_per_schema, task_types, *args, **kwargs):
         losses = super()._compute_sample_loss(token_embeddings, embs_per_schema, task_types, *args, **kwargs)
         prompts = [

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from gliner2.configuration import ExtractorConfig
 from gliner2.processor import SchemaTransformer
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from glinerko.cli import CONTENT, RESULT, check_options, option
@@ -20,7 +20,7 @@ from glinerko.corpus.processor import KoreanSchemaTransformer
 from glinerko.corpus.rows import LabelSchema
 from glinerko.corpus.tokens import load_encoder_tokenizer
 from glinerko.corpus.words import USER_DICTIONARY, load_word_splitter, word_splitter_names
-from glinerko.hub import fetch, public_name, read_config, read_licence
+from glinerko.hub import fetch, load_config, public_name, read_licence
 from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
 
 
@@ -192,11 +192,7 @@ def load_encoder(
         SwapError: It does not fit, and ``head_init`` is ``keep``; or it is no encoder that can be swapped in.
     """
     directory = fetch(encoder)
-    kind = read_config(directory).get("model_type")
-    try:
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-    except (ValueError, KeyError) as error:
-        raise LoadError(f"{encoder}: transformers knows no encoder of model_type {kind!r}") from error
+    config = load_config(directory)
     reasons = check_compatibility(base_config, config)
     if getattr(config, "is_encoder_decoder", False):
         raise SwapError(f"{encoder}: an encoder-decoder ({type(config).__name__}); only encoders can be swapped in")

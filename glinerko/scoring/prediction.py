@@ -1,4 +1,4 @@
-"""From documents to scored spans: one inference pass, of which the spans at every threshold follow. Gold is not read.
+"""From documents to scored spans: one inference pass gives the spans at every threshold. Gold is not read.
 
 GLiNER v1 models, through the optional ``gliner`` package, can be compared with; they are never trained here.
 """

@@ -1,4 +1,4 @@
-"""The card of a model: a template and measured facts. What was not measured is absent, and so is every text.
+"""The card of a model: a template and measured facts. It leaves out what was not measured, and never holds a text.
 
 The facts are the files that the scripts write beside a model. What may be public is named; everything else is left out.
 """
@@ -41,7 +41,13 @@ IMAGES = ("labels", "precision_recall", "errors")
 """The plots of an evaluation that a card shows."""
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
-#: The public parts of an evaluation and of an entry of the history, besides the scores of each metric.
+# The public parts of a data report, and of an evaluation and an entry of the history besides the scores of a metric.
+_DATA_KEYS = (
+    "documents", "documents_without_labels", "documents_with_all_labels", "bad_rows_skipped", "windows", "words",
+    "labels", "mentions", "mentions_by_outcome", "mentions_by_label", "mentions_left_out", "mentions_matched_loosely",
+    "spans", "spans_by_outcome", "texts_shared_with_training", "reach", "characters", "pieces", "unknown", "identical",
+    "fallbacks", "identical_share", "unknown_share", "pieces_per_character",
+)  # fmt: skip
 _EVALUATION_KEYS = (
     "metric", "documents", "threshold", "threshold_source", "modes", "ceiling", "targets", "average_precision",
     "unseen", "dictionary", "plain_gliner2", "errors", "weights",
@@ -81,10 +87,7 @@ def write_card(
         TRAINING_ARGUMENTS: _public_arguments(read_json(run / TRAINING_ARGUMENTS), argument_classes),
         ENVIRONMENT: read_json(run / ENVIRONMENT),
         SWAP_REPORT: read_json(run / SWAP_REPORT),
-        DATA_REPORT: {
-            split: {name: value for name, value in part.items() if name != "source"}
-            for split, part in read_json(run / DATA_REPORT).items()
-        },
+        DATA_REPORT: {split: _only(part, _DATA_KEYS) for split, part in read_json(run / DATA_REPORT).items()},
         EVALUATION: _public_evaluation(run, directory),
     }
     for name, content in facts.items():

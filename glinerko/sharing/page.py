@@ -24,7 +24,7 @@ from glinerko.sharing.tables import as_markdown, escape_markdown, evaluation_tab
 from glinerko.training.checkpoints import REPORT_COUNTS, REPORT_FIGURES
 
 _FONT = "DejaVu Sans"  # comes with matplotlib
-#: The first fonts to try for other characters, before all that are installed: those made for Korean.
+# The first fonts to try for other characters, before all that are installed: those made for Korean.
 _HANGUL = ("Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo", "AppleGothic")
 
 _COLOUR, _ACCENT = "#2f6f9f", "#c8553d"

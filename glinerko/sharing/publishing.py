@@ -27,13 +27,13 @@ from glinerko.scoring.metrics import METRICS
 from glinerko.scoring.prediction import predict_spans
 from glinerko.sharing.card import DATA_REPORT, ENVIRONMENT, EVALUATION, HISTORY, SWAP_REPORT, TRAINING_ARGUMENTS
 
-#: The files of a repository. Other files of the directory are not published, and older ones of these are deleted.
 PUBLISHED = (
     "config.json", "encoder_config/config.json", "model.safetensors", ADAPTER_CONFIG, ADAPTER_WEIGHTS,
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     USER_DICTIONARY, "README.md", TRAINING_ARGUMENTS, ENVIRONMENT, SWAP_REPORT, DATA_REPORT, HISTORY, EVALUATION,
     "images/*.png",
 )  # fmt: skip
+"""The files of a repository. Other files of the directory are not published, and older ones of these are deleted."""
 
 
 def published_files(directory: Path) -> list[Path]:

@@ -20,7 +20,11 @@ class RunArguments:
     output_dir: str = option("outputs", "directory for everything that the run writes")
     overwrite_output_dir: bool = option(False, "permission to replace an earlier run in output_dir")
     warmup_ratio: float = option(
-        0.1, "share of the steps in which the rates rise; then they fall linearly", RESULT, at_least=0, at_most=1
+        0.1,
+        "warm-up: share of the steps in which the rates rise; then they fall linearly",
+        RESULT,
+        at_least=0,
+        at_most=1,
     )
     weight_decay: float = option(
         0.01, "weight decay of AdamW; biases and layer norms have none", RESULT, at_least=0, at_most=1
@@ -61,8 +65,10 @@ class DataArguments:
     dataset_name: str | None = option(None, "data set of the `datasets` library instead of files", CONTENT)
     validation_split: float = option(0.1, "share of the documents drawn for validation", RESULT, above=0, below=1)
     labels: list[str] | None = option(None, "labels to use, in prompt order (default: all in the rows)", RESULT)
-    on_bad_row: str = option("raise", "reaction to a malformed row: stop or leave it out", choices=["raise", "skip"])
-    max_train_samples: int | None = option(None, "greatest number of training rows (default: all)", RESULT, at_least=1)
+    on_bad_row: str = option(
+        "raise", "what to do with a malformed row: stop or leave it out", choices=["raise", "skip"]
+    )
+    max_train_samples: int | None = option(None, "maximum number of training rows (default: all)", RESULT, at_least=1)
     max_length: int = option(512, "pieces in a window, prompt included", RESULT, at_least=16)
     label_descriptions: bool = option(True, "descriptions of the labels in the prompt, if the rows have them", RESULT)
     prompt_augmentation: bool = option(False, "random order, names and descriptions of labels, as in gliner2", RESULT)
@@ -78,7 +84,7 @@ class TrainingArguments(RunArguments):
     output_dir: str = option("outputs/korean-gliner2", "directory for everything that the run writes")
     encoder_learning_rate: float = option(2e-5, "peak learning rate of the encoder", RESULT, at_least=0, below=1)
     head_learning_rate: float = option(5e-4, "peak learning rate of the heads", RESULT, at_least=0, below=1)
-    num_train_epochs: int = option(15, "greatest number of passes over the training windows", RESULT, at_least=1)
+    num_train_epochs: int = option(15, "maximum number of passes over the training windows", RESULT, at_least=1)
     max_train_steps: int | None = option(
         None, "number of optimizer steps, instead of num_train_epochs", RESULT, at_least=1
     )
@@ -89,7 +95,7 @@ class TrainingArguments(RunArguments):
     gradient_accumulation_steps: int = option(2, "batches per optimizer step", RESULT, at_least=1)
     weight_averaging: float = option(
         0.0,
-        "power p of an average of the weights in which step t counts t^p; it is kept and scored (0: none)",
+        "power p of weight averaging: step t counts t^p; the average is scored and saved (0: none)",
         RESULT,
         at_least=0,
     )

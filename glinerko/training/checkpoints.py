@@ -28,11 +28,11 @@ from glinerko.common import (
     write_json_lines,
 )
 
-#: What a run writes into its output directory. Published copies have the same names.
 TRAINING_ARGUMENTS, ENVIRONMENT, SWAP_REPORT = "training_args.json", "environment.json", "swap_report.json"
+"""What a run writes into its output directory. Published copies have the same names."""
 DATA_REPORT, HISTORY, VALIDATION = "data_report.json", "history.jsonl", "validation.jsonl"
-#: The directory of its best model, and that of an evaluation of it with the figures and the counts of each document.
 BEST, REPORT = "best", "report"
+"""The directory of its best model, and that of an evaluation of it with the figures and the counts of each document."""
 REPORT_FIGURES, REPORT_COUNTS = "report.json", "counts.jsonl"
 
 
@@ -173,14 +173,14 @@ def find_resumed(
     changed = differences(resumed[1]["identity"], identity)
     if changed and not anyway:
         raise TrainingError(
-            f"{resumed[0]} belongs to a run with other {', '.join(changed)}; --resume_anyway resumes it all the same"
+            f"{resumed[0]} belongs to a run with other {', '.join(changed)}; --resume_anyway resumes it anyway"
         )
     return resumed
 
 
-def trim_history(path: Path, epoch: int) -> None:
-    """Keep only the epochs before ``epoch``, from which a run continues."""
-    write_json_lines(path, [entry for entry in read_json_lines(path) if entry["epoch"] < epoch])
+def trim_history(path: Path, epoch: int, *more: Mapping[str, Any]) -> None:
+    """Keep the entries of the epochs before ``epoch``, and add ``more``; the file is whole at any moment."""
+    write_json_lines(path, [*(entry for entry in read_json_lines(path) if entry["epoch"] < epoch), *more])
 
 
 def prepare_output_dir(

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
-    AutoConfig,
     DataCollatorForLanguageModeling,
     DebertaV2Config,
     DebertaV2ForMaskedLM,
@@ -22,7 +21,7 @@ from transformers import (
 
 from glinerko.common import LoadError, first_line
 from glinerko.corpus.tokens import load_encoder_tokenizer, restore_tokenizer_class
-from glinerko.hub import fetch, read_config
+from glinerko.hub import fetch, load_config, read_config
 from glinerko.model.extractor import load_extractor
 
 SPECIAL_TOKENS = {
@@ -201,7 +200,7 @@ def load_masked_language_model(name_or_path: str) -> tuple[DebertaV2ForMaskedLM,
 
 
 def _load_weights(directory: Path, name: str) -> tuple[DebertaV2ForMaskedLM, bool]:
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    config = load_config(directory)
     try:
         model, info = DebertaV2ForMaskedLM.from_pretrained(
             directory, config=config, output_loading_info=True, dtype=torch.float32

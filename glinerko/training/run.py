@@ -28,7 +28,7 @@ from glinerko.training.checkpoints import prepare_output_dir
 class StopRequest:
     """Whether a run should stop after the current step: because of SIGINT, SIGTERM, or its time limit.
 
-    A second signal interrupts at once. SIGINT counts in the background too, where a shell makes a process ignore it.
+    A second signal interrupts at once. SIGINT also works in the background, where shells make a process ignore it.
 
     Args:
         minutes: Time limit of the run, from now; none if ``None``.

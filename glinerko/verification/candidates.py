@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
-from glinerko.common import LoadError, read_json, read_yaml
+from glinerko.common import LoadError, read_yaml
 from glinerko.corpus.report import Segmentation, measure_segmentation
 from glinerko.corpus.tokens import load_encoder_tokenizer
-from glinerko.hub import fetch, is_gliner_v1, read_config, read_licence, require_gliner2
+from glinerko.hub import fetch, is_gliner_v1, load_config, read_config, read_licence, require_gliner2
 
-#: The files of a repository that are read: everything but the weights.
 INSPECTED_FILES = ["*.json", "*.txt", "*.model", "README.md"]
+"""The files of a repository that are read: everything but the weights."""
 
 
 class Kind(str, Enum):
@@ -104,7 +104,7 @@ def read_encoder_config(base_model: str | Path) -> PretrainedConfig:
     """
     directory = fetch(base_model, allow_patterns=["*.json"])
     require_gliner2(directory, base_model)
-    return AutoConfig.from_pretrained(directory / "encoder_config", trust_remote_code=False)
+    return load_config(directory / "encoder_config")
 
 
 def inspect_encoder(directory: Path, texts: Sequence[str], terms: Sequence[str]) -> Inspection:
@@ -132,14 +132,11 @@ def inspect_encoder(directory: Path, texts: Sequence[str], terms: Sequence[str])
 
 def _read_kind(directory: Path) -> tuple[Kind, PretrainedConfig | dict[str, Any]]:
     if is_gliner_v1(directory):
-        return Kind.GLINER_V1, read_json(directory / "gliner_config.json")
+        return Kind.GLINER_V1, read_config(directory, "gliner_config.json")
     raw = read_config(directory)
     if raw.get("model_type") == "extractor":
         return Kind.GLINER2, raw
-    try:
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-    except (ValueError, KeyError, OSError) as error:
-        raise LoadError(f"transformers knows no model of model_type {raw.get('model_type')!r}") from error
+    config = load_config(directory)
     if getattr(config, "is_encoder_decoder", False) or type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
         return Kind.OTHER, config
     return Kind.SENTENCE if (directory / "modules.json").is_file() else Kind.ENCODER, config
@@ -148,7 +145,8 @@ def _read_kind(directory: Path) -> tuple[Kind, PretrainedConfig | dict[str, Any]
 def _describe(encoder: Inspection, config: PretrainedConfig | dict[str, Any]) -> None:
     """Fill in what the config says."""
     if isinstance(config, dict):
-        own = config.get("encoder_config") or {}
+        own = config.get("encoder_config")
+        own = own if isinstance(own, dict) else {}
         encoder.hidden_size = own.get("hidden_size", config.get("hidden_size"))
         encoder.layers = own.get("num_hidden_layers")
         encoder.embedding_rows = own.get("vocab_size", config.get("vocab_size"))

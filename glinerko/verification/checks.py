@@ -44,9 +44,9 @@ TRIAL_TEXTS = 200
 MAX_SINGLE_SYLLABLE_SHARE = 0.7
 """The share of single syllables among Korean pieces above which a tokenizer knows no Korean words."""
 MAX_UNKNOWN_SHARE = 0.05
-"""The share of unknown pieces above which a tokenizer is warned of."""
+"""The share of unknown pieces above which the check warns."""
 
-#: Complete models: the wrong kind for a swap, but good to compare with.
+# Complete models: the wrong kind for a swap, but good to compare with.
 _COMPLETE = {
     Kind.GLINER_V1: "a complete GLiNER v1 model, not an encoder: compare its scores instead",
     Kind.GLINER2: "a complete GLiNER2 model: compare it, or pass it as --base_model",

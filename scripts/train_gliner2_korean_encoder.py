@@ -18,7 +18,7 @@ import tempfile
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,11 @@ class Training:
     total_steps: int = 0
     epochs: int = 0
     bar: tqdm = None
+
+    @cached_property
+    def examples(self) -> list[Example]:
+        """The validation documents."""
+        return [Example.from_row(row) for row in self.validation]
 
     @property
     def accumulation(self) -> int:
@@ -326,8 +331,7 @@ def validate_and_keep_best(training: Training, progress: Progress) -> None:
     with averaged_weights(training.optimizer):
         with whole_parameters(training.model):
             predictions = predict(training)
-            examples = [Example.from_row(row) for row in training.validation]
-            by_threshold = sweep(metric, examples, predictions.at_threshold, training.collator.schema.labels)
+            by_threshold = sweep(metric, training.examples, predictions.at_threshold, training.collator.schema.labels)
             threshold = best_threshold(by_threshold)
             scores = by_threshold[threshold]
             is_best = progress.is_best(scores, threshold)

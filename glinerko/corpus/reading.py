@@ -132,7 +132,8 @@ def _drop_bad_rows(rows: Dataset, source: str, on_bad_row: str) -> tuple[Dataset
     bad = [index for index, error in enumerate(errors) if error]
     if bad and on_bad_row == "raise":
         more = f" ({len(bad)} bad rows in all)" if len(bad) > 1 else ""
-        raise DataError(f"{source}, {rows['place'][bad[0]]}: {errors[bad[0]]}{more}; `--on_bad_row skip` leaves it out")
+        advice = "fix it, or leave it out with `--on_bad_row skip` (training and evaluation)"
+        raise DataError(f"{source}, {rows['place'][bad[0]]}: {errors[bad[0]]}{more}; {advice}")
     if len(bad) == len(rows):
         reason = f": {rows['place'][bad[0]]}: {errors[bad[0]]}" if bad else ""
         raise DataError(f"{source}: no usable row{reason}")

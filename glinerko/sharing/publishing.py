@@ -25,7 +25,8 @@ from glinerko.model.extractor import SCORE_TOLERANCE, KoreanSpanExtractor, Setti
 from glinerko.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base
 from glinerko.scoring.metrics import METRICS
 from glinerko.scoring.prediction import predict_spans
-from glinerko.sharing.card import DATA_REPORT, ENVIRONMENT, EVALUATION, HISTORY, SWAP_REPORT, TRAINING_ARGUMENTS
+from glinerko.sharing.card import EVALUATION
+from glinerko.training.checkpoints import DATA_REPORT, ENVIRONMENT, HISTORY, SWAP_REPORT, TRAINING_ARGUMENTS
 
 PUBLISHED = (
     "config.json", "encoder_config/config.json", "model.safetensors", ADAPTER_CONFIG, ADAPTER_WEIGHTS,

@@ -172,7 +172,7 @@ def replace_file(path: str | Path) -> Iterator[TextIO]:
     """
     at_once = os.path.exists(path) and not os.path.isfile(path)
     target = Path(path) if at_once else Path(os.path.realpath(path))
-    beside = target if at_once else target.with_name(f"{target.name}.partial")
+    beside = target if at_once else target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         file = beside.open("w", encoding="utf-8", errors=ESCAPE)

@@ -134,6 +134,8 @@ def read_recipe(path: Path) -> list[Stage]:
     unknown = [script for script, _ in stages if not (SCRIPTS / f"{script}.py").is_file()]
     if unknown or not stages:
         raise GlinerkoError(f"{path}: no such script: {', '.join(unknown) or 'none is named'}")
+    if "{train}" not in str(stages[-1][1].get("train_file")):
+        raise GlinerkoError(f"{path}: the last stage trains on the documents of the fold: train_file: '{{train}}'")
     for script, options in stages[:-1]:
         if not options.keys() & set(OUTPUTS):
             raise GlinerkoError(f"{path}: {script} has no {' or '.join(OUTPUTS)}")
@@ -267,8 +269,13 @@ def pool_scores(directory: Path, name: str, folds: list[int], metric: str) -> Sc
         scored = directory / f"fold-{number}" / name / "dev"
         if not (scored / REPORT_COUNTS).is_file():
             raise GlinerkoError(f"{scored}: {name!r} was not run on fold {number}")
-        labels = labels or tuple(read_json(scored / REPORT_FIGURES)[metric]["labels"])
-        counts += [document[metric] for document in read_json_lines(scored / REPORT_COUNTS)]
+        own = list(read_json(scored / REPORT_FIGURES)[metric]["labels"])
+        labels = labels or own
+        if sorted(labels) != sorted(own):
+            raise GlinerkoError(f"{scored}: other labels than in fold {folds[0]}: {', '.join(own)}")
+        order = [own.index(label) for label in labels]  # each fold has the order of its own training documents
+        documents = (document[metric] for document in read_json_lines(scored / REPORT_COUNTS))
+        counts += [[document[place] for place in order] for document in documents]
     return Scores.from_counts(counts, labels)
 
 

@@ -43,6 +43,8 @@ def read(path) -> list[Example]:
         ("CRP 52", "CRP5"),
         ("1.5 mg", "5mg"),
         ("Type IIa", "TypeII"),
+        ("CRP 1 0", "CRP10"),  # two numbers
+        ("CRP52", "CRP 5"),  # only the mention has the white space: a number is whole all the same
         ("두통", ""),
     ],
 )
@@ -63,6 +65,8 @@ def test_words_that_only_look_like_a_mention_are_none(text, mention):
         ("A 형 간염", "A형 간염", "A 형 간염"),
         ("CRP 5 이상", "CRP5", "CRP 5"),
         ("jejunoileal\nbypass)", "jejunoileal bypass", "jejunoileal\nbypass"),
+        ("당뇨\n병적 변화", "당뇨병", "당뇨\n병"),  # a line end parts no word
+        ("급성 췌\u200b장염이", "췌장염", "췌\u200b장염"),
     ],
 )
 def test_mentions_that_are_spaced_otherwise_are_found_where_a_word_begins_and_ends(text, mention, expected):

@@ -15,6 +15,7 @@ from conftest import PYTHON, ROOT
 from glinerko.common import DataError, GlinerkoError
 from glinerko.corpus.reading import load_rows
 from glinerko.corpus.rows import Example
+from glinerko.training.checkpoints import REPORT_COUNTS, REPORT_FIGURES
 
 KLUE = """## a comment
 ## klue-ner-v1_dev_00000\t<경찰:OG>은 <박:PS>씨
@@ -127,3 +128,30 @@ def test_a_gazetteer_of_another_form_is_refused(content, tmp_path):
         file.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match="expected label=file"):
         import_module("related_labels_data").read_gazetteer(f"Procedure={file}")
+
+
+def test_the_last_stage_trains_on_the_documents_of_the_fold(tmp_path):
+    from cross_validate import read_recipe
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("- train_gliner2_korean_encoder: {base_model: base, korean_encoder: encoder}\n")
+    with pytest.raises(GlinerkoError, match="the last stage trains on the documents of the fold"):
+        read_recipe(recipe)
+
+
+@pytest.mark.parametrize(("labels", "refused"), [(["Disease", "Drug"], False), (["Disease", "Gene"], True)])
+def test_folds_are_pooled_by_label_whatever_their_order(tmp_path, labels, refused):
+    from cross_validate import pool_scores
+
+    counts = {"Disease": [1, 1, 1], "Drug": [0, 2, 3], "Gene": [0, 2, 3]}  # correct, predicted, gold
+    for number, own in enumerate([labels, ["Drug", "Disease"]]):
+        scored = tmp_path / f"fold-{number}" / "a" / "dev"
+        scored.mkdir(parents=True)
+        (scored / REPORT_FIGURES).write_text(json.dumps({"m": {"labels": dict.fromkeys(own)}}))
+        (scored / REPORT_COUNTS).write_text(json.dumps({"m": [counts[label] for label in own]}) + "\n")
+    if refused:
+        with pytest.raises(GlinerkoError, match="other labels than in fold 0"):
+            pool_scores(tmp_path, "a", [0, 1], "m")
+    else:
+        pooled = pool_scores(tmp_path, "a", [0, 1], "m").to_dict()["labels"]
+        assert [pooled[label]["gold"] for label in labels] == [2, 6]

@@ -58,10 +58,11 @@ def find_mention(text: str, mention: str) -> list[tuple[int, int]]:
 
     White space around the mention does not count. A loose occurrence has the same characters in the same order, and
     white space at other places. Where only the mention has it, the characters stand together in the text, as in an
-    exact occurrence. If only the text has the white space, it may separate two words. Then the occurrence
+    exact occurrence. If only the text has a blank (a line end is none), it may separate two words. Then the occurrence
 
-    - must begin and end at word boundaries: no letter of the same script before it, and after it only what
-      Korean attaches to a noun. ``간이식`` is in ``간 이식을``, and not in ``간 이 식별되지``;
+    - must begin and end at word boundaries: no letter of the same script before it, and after a single last letter
+      only what Korean attaches to a noun. ``간이식`` is in ``간 이식을``, and not in ``간 이 식별되지``;
+    - must not join two numbers: ``10`` is not in ``1 0``;
     - must not be spaced letter by letter, unless it has at least four letters: ``약물`` is not in ``이 약 물과``.
     """
     composed, origins = compose(text)
@@ -74,29 +75,41 @@ def find_mention(text: str, mention: str) -> list[tuple[int, int]]:
 
 def _find_loose(text: str, mention: str) -> Iterator[tuple[int, int]]:
     """The loose occurrences; see :func:`find_mention`."""
-    letters, own_breaks = _SPACES.sub("", mention), _breaks(mention)
+    letters, own_breaks = _SPACES.sub("", mention), _breaks(mention, any_space=True)
     for match in re.finditer(f"{_SPACE}*".join(map(re.escape, letters)), text) if letters else ():
         added = _breaks(match.group()) - own_breaks
         # Beside a sign, and where the script changes, white space parts no word.
         cuts = [cut for cut in sorted(added) if _script(letters[cut - 1]) == _script(letters[cut]) != ""]
         longest = max(end - start for start, end in pairwise([0, *cuts, len(letters)]))
-        if not added or ((longest > 1 or len(letters) > 3) and _is_whole(text, *match.span())):
+        if any(re.search(r"[\d.,]$", letters[:cut]) and letters[cut].isdigit() for cut in added):
+            continue  # two numbers are not one
+        whole = _is_whole(text, *match.span(), hangul=bool(added), tail=len(letters) - max(cuts, default=0))
+        if whole and (not added or longest > 1 or len(letters) > 3):
             yield match.span()
 
 
-def _breaks(text: str) -> set[int]:
-    """The numbers of the letters of ``text`` before which white space stands."""
-    return set(accumulate(map(len, _SPACES.split(text)[:-1])))
+def _breaks(text: str, any_space: bool = False) -> set[int]:
+    """After how many letters of ``text`` a blank stands. Line ends and invisible characters part no word."""
+    counts = accumulate(map(len, _SPACES.split(text)[:-1]))
+    spaces = _SPACES.findall(text)
+    return {n for n, space in zip(counts, spaces, strict=True) if any_space or re.search(r"^[^\S\r\n]+$", space)}
 
 
-def _is_whole(text: str, start: int, end: int) -> bool:
-    """Whether no word and no number reaches over the start or the end of ``text[start:end]``."""
+def _is_whole(text: str, start: int, end: int, hangul: bool, tail: int) -> bool:
+    """Whether no word and no number reaches over the start or the end of ``text[start:end]``.
+
+    Args:
+        hangul: Whether Hangul words count too: in an exact occurrence they do not.
+        tail: The number of letters after the last blank. What follows only one letter could be a word with it.
+    """
     before, after = text[max(start - 2, 0) : start], text[end : end + 2]
     first, last = _script(text[start]), _script(text[end - 1])
+    if first == "Hangul" and not hangul:
+        first = ""
     if first and before and (_script(before[-1]) == first or (first == "digit" and re.search(r"\d[.,]$", before))):
         return False
     if last == "Hangul":
-        return _AFTER_NOUN.match(text, end) is not None
+        return not hangul or tail > 1 or _AFTER_NOUN.match(text, end) is not None
     return not (last and after and (_script(after[0]) == last or (last == "digit" and re.match(r"[.,]\d", after))))
 
 

@@ -44,7 +44,7 @@ demo: $(BIN)/.installed  ## swap, train and score offline on the bundled sample 
 test: $(BIN)/.installed  ## all tests, two at a time: make test WORKERS=8
 	$(PYTEST)
 
-test-fast: $(BIN)/.installed  ## the tests that run no script: under a minute
+test-fast: $(BIN)/.installed  ## without the slow tests: about a minute
 	$(PYTEST) -m "not slow"
 
 lint: $(BIN)/.installed  ## ruff, as CI runs it

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
 from glinerko.common import PublishError
-from glinerko.hub import read_config
+from glinerko.hub import require_gliner2
 from glinerko.sharing.card import write_card
 from glinerko.sharing.publishing import prepare_repository, publish, published_files, verify_saved
 from glinerko.training.checkpoints import VALIDATION
@@ -44,7 +44,7 @@ def main() -> None:
     if args.model is None:
         raise PublishError("pass the directory of a model: scripts/push_to_hub.py outputs/medical/best")
     directory = Path(args.model)
-    read_config(directory)
+    require_gliner2(directory, directory)
     if args.card_only:
         console.print(f"Card     {write_card(directory, args.hub_model_id)}")
         return

@@ -42,6 +42,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=seconds, reverse=True)
 
 
+def split_and_align(rows, processor, schema, *, max_width, **limits):
+    """The rows with their words, windows and the outcome of each gold span."""
+    from glinerko.corpus.windows import align_gold, split_into_windows
+
+    return align_gold(split_into_windows(rows, processor, schema, **limits), max_width)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _libraries_as_in_the_scripts(tmp_path_factory):
     import datasets

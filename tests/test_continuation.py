@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 import torch
+from conftest import split_and_align
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -11,7 +12,6 @@ from glinerko.common import LoadError
 from glinerko.corpus.processor import Window
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.tokens import MARK, ContinuationTokenizer
-from glinerko.corpus.windows import split_and_align
 from glinerko.model.extractor import load_extractor
 from glinerko.model.swap import swap_encoder
 from glinerko.scoring.prediction import predict_spans

@@ -6,6 +6,7 @@ import json
 import unicodedata
 
 import pytest
+from conftest import split_and_align
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.report import report_data
 from glinerko.corpus.rows import Example, Span
 from glinerko.corpus.splits import contradicting_texts, fold_rows, shared_texts, split_rows
-from glinerko.corpus.windows import split_and_align
 from glinerko.scoring.metrics import match_dictionary, score_strings
 
 TEXT = "급성 신부전과 당뇨병으로 인슐린을 투여한다."

@@ -6,7 +6,7 @@ import json
 import unicodedata
 
 import pytest
-from conftest import SAMPLE
+from conftest import SAMPLE, split_and_align
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,6 @@ from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.report import report_data
 from glinerko.corpus.rows import Example, LabelSchema, check_labels
 from glinerko.corpus.splits import load_splits
-from glinerko.corpus.windows import split_and_align
 
 TEXT = "당뇨병 환자에게 인슐린을 투여한다."
 ROW = {"text": TEXT, "entities": {"Drug": ["인슐린"], "Disease": ["당뇨병"]}}

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
+from conftest import split_and_align
 from peft.tuners.lora import LoraLayer
 
 from glinerko.common import LoadError
-from glinerko.corpus.windows import split_and_align, training_windows, window_from_row
+from glinerko.corpus.windows import training_windows, window_from_row
 from glinerko.model.extractor import load_extractor
 from glinerko.model.lora import add_lora
 from glinerko.model.swap import swap_encoder

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from conftest import split_and_align
 from hub_server import GUEST, READ, WRITE, Fault, serve
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
@@ -15,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from glinerko.common import LoadError, PublishError
 from glinerko.corpus.reading import write_rows
 from glinerko.corpus.rows import Example
-from glinerko.corpus.windows import split_and_align
 from glinerko.model.extractor import load_extractor
 from glinerko.model.swap import swap_encoder
 from glinerko.scoring.metrics import score_strings

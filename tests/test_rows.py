@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import split_and_align
 
 from glinerko.common import DataError, read_json_lines, write_json_lines
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.report import measure_reach, report_data
 from glinerko.corpus.rows import Example
 from glinerko.corpus.splits import load_splits
-from glinerko.corpus.windows import split_and_align, training_windows, window_from_row
+from glinerko.corpus.windows import training_windows, window_from_row
 from glinerko.corpus.words import load_word_splitter
 from glinerko.sharing.tables import data_table, plain_rows
 from glinerko.verification import checks

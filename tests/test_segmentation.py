@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from conftest import split_and_align
+
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.report import report_pieces
-from glinerko.corpus.windows import split_and_align
 from glinerko.model.swap import swap_encoder
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from conftest import split_and_align
 
 from glinerko.common import DataError
 from glinerko.corpus.processor import Window
@@ -13,7 +14,6 @@ from glinerko.corpus.windows import (
     Outcome,
     aligned_windows,
     classify_spans,
-    split_and_align,
     training_windows,
     window_from_row,
 )

@@ -10,11 +10,12 @@ from itertools import pairwise
 import pytest
 import torch
 from accelerate import Accelerator
+from conftest import split_and_align
 from gliner2.inference.engine import SpanExtractor
 
 from glinerko import cli
 from glinerko.common import TrainingError
-from glinerko.corpus.windows import split_and_align, training_windows, window_from_row
+from glinerko.corpus.windows import training_windows, window_from_row
 from glinerko.model.lora import add_lora
 from glinerko.model.swap import swap_encoder, weight_checksum
 from glinerko.scoring.prediction import predict_spans

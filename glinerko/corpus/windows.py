@@ -150,18 +150,6 @@ def align_gold(documents: Dataset, max_width: int) -> Dataset:
     )
 
 
-def split_and_align(
-    rows: Dataset, processor: KoreanSchemaTransformer, schema: LabelSchema, *, max_width: int, **limits: int
-) -> Dataset:
-    """The rows with their words, windows and the outcome of each gold span.
-
-    Args:
-        max_width: The widest span that the head scores, in words.
-        limits: See :func:`split_into_windows`.
-    """
-    return align_gold(split_into_windows(rows, processor, schema, **limits), max_width)
-
-
 def classify_spans(
     example: Example, words: Sequence[Offsets], windows: Sequence[Offsets], max_width: int
 ) -> list[list[Outcome]]:

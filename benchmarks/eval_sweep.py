@@ -25,8 +25,8 @@ from glinerko.common import GlinerkoError, write_json
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.rows import LabelSchema
 from glinerko.model.extractor import load_extractor
+from glinerko.model.prediction import predict_spans
 from glinerko.scoring.metrics import THRESHOLDS
-from glinerko.scoring.prediction import predict_spans
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 

@@ -18,12 +18,15 @@ The rooms, in reading order; each imports only from those above it:
     model/            what is trained
         spans         the span architecture: training of the count head, scores by width
         lora          adapters
-        extractor     settings, save, load, and the API that users call
+        attention     the fast attention, for reading
+        settings      what a model's config.json says about it
+        prediction    the one way from windows to scored spans
+        extractor     save, load, and the API that users call
         swap          the surgical swap, and its options
     scoring/          how good it is
         metrics       scores, intervals, comparisons: one entry a metric
-        prediction    scored spans from one inference pass
         analysis      why it fails
+        gliner        GLiNER v1 models, to compare with
         ner_f1        the metrics for the evaluate library
     training/         how it is trained
         arguments     the options, each with what it affects

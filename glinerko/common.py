@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TextIO, TypeVar
@@ -58,8 +59,8 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def read_text(file: str | Path | None) -> str:
-    """The content of a UTF-8 file without a byte order mark, or of standard input for ``None``.
+def read_lines(file: str | Path | None) -> Iterator[str]:
+    """The lines of a UTF-8 file, or of standard input for ``None``, without their ends and without a byte order mark.
 
     The encoding of the console does not matter.
 
@@ -69,7 +70,8 @@ def read_text(file: str | Path | None) -> str:
     name = "standard input" if file is None else file
     try:
         with open(0 if file is None else file, encoding="utf-8-sig", closefd=file is not None) as content:
-            return content.read()
+            for line in content:
+                yield line.removesuffix("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: not UTF-8; save it as UTF-8") from error
     except OSError as error:
@@ -188,9 +190,80 @@ def replace_file(path: str | Path) -> Iterator[TextIO]:
     except BaseException as error:
         if not at_once:
             beside.unlink(missing_ok=True)
-        if type(error) is OSError and error.errno and not error.filename:  # of the file itself: a full disk
-            raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+        if isinstance(error, OSError):
+            raise _not_written(path, error) from error
         raise
+
+
+@contextmanager
+def resume_file(path: str | Path, identity: Mapping[str, Any]) -> Iterator[tuple[TextIO, list[str] | Iterator[str]]]:
+    """A UTF-8 file of lines that takes the place of ``path`` at the end. If the block raises an error, it stays beside.
+
+    A later call goes on with what an earlier one left, in ``PATH.partial``. A pipe or device is written directly.
+
+    Args:
+        identity: What the lines depend on; kept in ``PATH.partial.json`` and compared.
+
+    Yields:
+        The file, and the lines that are already in it.
+
+    Raises:
+        DataError: It cannot be written, or another process writes it, or what was left is of another identity.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        with replace_file(path) as file:
+            yield file, []
+        return
+    target = Path(os.path.realpath(path))
+    partial, beside = (target.with_name(f"{target.name}.partial{suffix}") for suffix in ("", ".json"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = partial.open("a+", encoding="utf-8", errors=ESCAPE)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DataError(f"{partial}: another process writes it") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+    with file:
+        size = _end_of_last_line(partial)
+        if size and read_json(beside) != json.loads(json.dumps(identity)):
+            raise DataError(f"{partial}: left by a run with another model or other options; delete it to start anew")
+        os.truncate(partial, size)
+        write_json(beside, identity)
+        try:
+            yield file, read_lines(partial)
+        except OSError as error:
+            raise _not_written(path, error) from error
+        finally:
+            with suppress(OSError):
+                file.flush()
+            if not partial.stat().st_size:
+                partial.unlink()
+                beside.unlink()
+    if target.exists():
+        shutil.copymode(target, partial)
+    partial.replace(target)
+    beside.unlink()
+
+
+def _end_of_last_line(path: Path) -> int:
+    """The size of a file without what stands after its last line end."""
+    with path.open("rb") as file:
+        position = file.seek(0, os.SEEK_END)
+        while position:
+            begin = max(0, position - 2**16)
+            file.seek(begin)
+            found = file.read(position - begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            position = begin
+    return 0
+
+
+def _not_written(path: str | Path, error: OSError) -> Exception:
+    """The error to raise if writing ``path`` ended in ``error``: one that names no file, like a full disk, is of it."""
+    of_file = type(error) is OSError and error.errno and not error.filename
+    return DataError(f"{path}: cannot be written ({error.strerror})") if of_file else error
 
 
 def write_text(path: str | Path, content: str) -> None:

@@ -37,8 +37,17 @@ from glinerko.corpus.splits import shared_texts
 from glinerko.corpus.windows import perfect_spans, span_outcomes
 from glinerko.corpus.words import WordSplitter
 from glinerko.hub import fetch, is_gliner_v1, read_config
-from glinerko.model.extractor import Settings, load_extractor
+from glinerko.model.attention import read_faster
+from glinerko.model.extractor import load_extractor
+from glinerko.model.prediction import (
+    OVERLAP_POLICIES,
+    Predictions,
+    predict_on_all_processes,
+    predict_spans,
+)
+from glinerko.model.settings import Settings
 from glinerko.scoring.analysis import count_errors, judge_spans
+from glinerko.scoring.gliner import load_gliner, predict_with_gliner
 from glinerko.scoring.metrics import (
     METRICS,
     Scores,
@@ -50,14 +59,6 @@ from glinerko.scoring.metrics import (
     score_modes,
     score_strings,
     sweep,
-)
-from glinerko.scoring.prediction import (
-    OVERLAP_POLICIES,
-    Predictions,
-    load_gliner,
-    predict_on_all_processes,
-    predict_spans,
-    predict_with_gliner,
 )
 from glinerko.sharing.card import weights_digest
 from glinerko.sharing.page import write_report
@@ -212,6 +213,7 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
     else:
         with accelerator.main_process_first():
             documents, splitter = model.align(rows, prompt), model.processor.word_splitter.splitter
+        read_faster(model)
         predict = partial(predict_spans, model, documents, prompt)
     predict = partial(predict, batch_size=args.per_device_eval_batch_size)
     predictions = predict_on_all_processes(accelerator, len(rows), predict).with_labels(asked)

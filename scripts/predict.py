@@ -2,32 +2,42 @@
 
     python scripts/predict.py --model user/model --text "당뇨병으로 메트포르민을 투여함"
     python scripts/predict.py --model outputs/medical/best --input_file notes.jsonl --output_file spans.jsonl
-    cat notes.txt | python scripts/predict.py --model outputs/medical/best
+    tail -f notes.txt | python scripts/predict.py --model outputs/medical/best
 
 An input file is JSON lines with a "text" (and an "id"), or plain text with one document a line; standard input is read
-if neither is given. It is UTF-8. Documents are cut into the windows of training. Labels, descriptions and threshold are
-those saved with the model. Output: {"id", "text", "entities": [{"start", "end", "label", "text", "score"}]}, offsets in
-characters, end exclusive; in UTF-8, unless it goes to a terminal. An output file is only replaced when all is done.
+if neither is given, and each document is answered when it comes. It is UTF-8. Documents are cut into the windows of
+training. Labels, descriptions and threshold are those saved with the model. Output: {"id", "text", "entities":
+[{"start", "end", "label", "text", "score"}]}, offsets in characters, end exclusive; in UTF-8, unless it goes to a
+terminal. An output file is only replaced when all is done; the same command goes on with a run that was stopped.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+from queue import Queue
+from typing import Any, TextIO
 
 import torch
-from datasets import Dataset
 from tqdm import tqdm
 
 from glinerko.cli import SCORES, option, parse_arguments, run, set_log_levels
-from glinerko.common import ESCAPE, DataError, GlinerkoError, check_output, first_line, replace_file
-from glinerko.corpus.reading import read_texts, rows_from_texts
-from glinerko.corpus.rows import LabelSchema
-from glinerko.model.extractor import load_extractor
-from glinerko.scoring.prediction import predict_spans
+from glinerko.common import ESCAPE, DataError, GlinerkoError, check_output, file_digest, first_line, resume_file
+from glinerko.corpus.reading import read_texts
+from glinerko.hub import fetch
+from glinerko.model.attention import read_faster
+from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
+
+Document = tuple[str, str]
+"""Its id and its text."""
+AT_ONCE = 1024
+"""How many documents of a stream are read ahead at most."""
 
 
 @dataclass
@@ -51,21 +61,114 @@ def main() -> None:
         raise GlinerkoError("pass --text or --input_file, not both")
     if args.output_file and not args.text:
         check_output(args.output_file, 0 if args.input_file is None else args.input_file)
-    if args.text:
-        ids, texts = [str(number) for number in range(1, len(args.text) + 1)], args.text
-    else:
-        ids, texts = read_texts(args.input_file)
-    rows = rows_from_texts(texts, ids)
-    empty = [identifier for identifier, text in zip(ids, texts, strict=True) if not text.strip()]
-    if empty:
-        print(f"{len(empty)} documents have no text, the first is {empty[0]}: no entities", file=sys.stderr)
+    documents, total = find_documents(args)
+    directory = fetch(args.model)
+    model = load_extractor(directory, map_location=choose_device(args.device))
+    if model.label_schema is None and not args.labels:
+        raise DataError(f"{args.model}: the model names no labels: pass --labels")
+    read_faster(model)
     if not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8", errors=ESCAPE)
-    with replace_file(args.output_file) if args.output_file else nullcontext(sys.stdout) as file:
-        for document in predict(args, rows):
-            file.write(json.dumps(document, ensure_ascii=False) + "\n")
+    bar = tqdm(total=total, desc="Predicting", unit="document", leave=False, disable=None)
+    if not args.output_file:
+        write_answers(args, model, documents, bar, sys.stdout, iter(()))
+        return
+    files = {path.name: file_digest(path) for path in sorted(directory.glob("*.*")) if path.suffix != ".md"}
+    identity = {"model": files, "labels": args.labels, "threshold": args.threshold}
+    with resume_file(args.output_file, identity) as (file, done):
+        try:
+            write_answers(args, model, documents, bar, file, done)
+        except KeyboardInterrupt:
+            bar.close()
+            raise KeyboardInterrupt(f"{bar.n} documents are done; the same command goes on with the others") from None
+
+
+def find_documents(args: Arguments) -> tuple[Iterator[Iterable[Document]], int | None]:
+    """The documents in groups, and their number if it can be known. All of a file is checked before the model runs."""
+    if args.text:
+        return iter([[(str(number), text) for number, text in enumerate(args.text, 1)]]), len(args.text)
+    if args.input_file is not None and os.path.isfile(args.input_file):
+        checked = tqdm(read_texts(args.input_file), desc="Checking", unit="document", leave=False, disable=None)
+        return iter([read_texts(args.input_file)]), sum(1 for _ in checked)
+    return as_they_come(read_texts(args.input_file)), None
+
+
+def as_they_come(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """What there is to read at the moment, in lists: a document never waits for one that has not come yet."""
+    queue: Queue[Any] = Queue(AT_ONCE)
+
+    def read() -> None:
+        try:
+            for document in documents:
+                queue.put([document])
+            queue.put(StopIteration)
+        except Exception as error:
+            queue.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        group = [queue.get()]
+        while isinstance(group[-1], list) and len(group) < AT_ONCE and not queue.empty():
+            group.append(queue.get())
+        end = None if isinstance(group[-1], list) else group.pop()
+        yield list(chain.from_iterable(group))
+        if end is StopIteration:
+            return
+        if end is not None:
+            raise end
+
+
+def write_answers(
+    args: Arguments,
+    model: KoreanSpanExtractor,
+    groups: Iterable[Iterable[Document]],
+    bar: tqdm,
+    file: TextIO,
+    done: Iterator[str],
+) -> None:
+    """Write a line for each document, after those that are done."""
+    options = {"threshold": args.threshold, "batch_size": args.batch_size}
+    empty: list[str] = []
+    for group in groups:
+        waiting: deque[Document] = deque()
+        for spans in model.stream_entities(texts_of(group, done, waiting, bar), args.labels, **options):
+            identifier, text = waiting.popleft()
+            entities = [
+                {"start": s.start, "end": s.end, "label": s.label, "text": text[s.start : s.end]}
+                | {"score": round(s.score, 4)}
+                for s in spans
+            ]
+            file.write(json.dumps({"id": identifier, "text": text, "entities": entities}, ensure_ascii=False) + "\n")
+            advance(bar)
+            empty += [] if text.strip() else [identifier]
+    bar.close()
+    if empty:
+        print(f"{len(empty)} documents have no text, the first is {empty[0]}: no entities", file=sys.stderr)
     if args.output_file:
-        print(f"{len(texts)} documents to {args.output_file}", file=sys.stderr)
+        print(f"{bar.n} documents to {args.output_file}", file=sys.stderr)
+
+
+def texts_of(documents: Iterable[Document], done: Iterator[str], waiting: deque[Document], bar: tqdm) -> Iterator[str]:
+    """The texts to read, while their documents are put in ``waiting``; those that are done are passed over.
+
+    Raises:
+        DataError: What is done is not of these documents.
+    """
+    documents = iter(documents)
+    for line, document in zip(done, documents):  # noqa: B905 - each group takes its part of the lines
+        record = json.loads(line)
+        if (record["id"], record["text"]) != document:
+            raise DataError(f"the unfinished output is of another input than document {document[0]}: delete it")
+        advance(bar)
+    for document in documents:
+        waiting.append(document)
+        yield document[1]
+
+
+def advance(bar: tqdm) -> None:
+    """Count a document, also where no bar is shown."""
+    bar.n += 1
+    bar.update(0)
 
 
 def choose_device(requested: str | None) -> torch.device:
@@ -81,37 +184,6 @@ def choose_device(requested: str | None) -> torch.device:
     except Exception as error:  # each backend raises its own
         raise GlinerkoError(f"--device {requested}: cannot be used here ({first_line(error)})") from error
     return torch.device(requested)
-
-
-def predict(args: Arguments, rows: Dataset) -> Iterator[dict]:
-    """Each document with its entities."""
-    model = load_extractor(args.model, map_location=choose_device(args.device))
-    trained = model.label_schema
-    if trained is None and not args.labels:
-        raise DataError(f"{args.model}: the model names no labels: pass --labels")
-    schema = LabelSchema(tuple(args.labels or trained.labels), trained.descriptions if trained else {})
-    threshold = model.choose_threshold() if args.threshold is None else args.threshold
-
-    predictions = predict_spans(
-        model,
-        model.split(rows, schema),
-        schema,
-        batch_size=args.batch_size,
-        floor=threshold,
-        progress=lambda batches: tqdm(batches, desc="Predicting", unit="batch", leave=False, disable=None),
-    )
-    for identifier, text, spans in zip(rows["id"], rows["text"], predictions.at_threshold(threshold), strict=True):
-        entities = [
-            {
-                "start": s.start,
-                "end": s.end,
-                "label": s.label,
-                "text": text[s.start : s.end],
-                "score": round(s.score, 4),
-            }
-            for s in spans
-        ]
-        yield {"id": identifier, "text": text, "entities": entities}
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ def read_documents(args: Arguments, console: Any) -> dict[str, Dataset]:
     """The documents to train on (``train``) and to measure with (``test``)."""
     if args.train_file is None:
         console.rule("No --train_file: training on the bundled sample corpus, good for a demo only", style="yellow")
-    texts = Dataset.from_dict({"text": [t for file in args.train_file or [str(SAMPLE)] for t in read_texts(file)[1]]})
+    texts = Dataset.from_dict({"text": [t for file in args.train_file or [str(SAMPLE)] for _, t in read_texts(file)]})
     if math.ceil(args.validation_split * len(texts)) == len(texts):
         raise DataError(f"--validation_split {args.validation_split} of {len(texts)} documents leaves none to train on")
     return texts.train_test_split(args.validation_split, seed=args.seed)

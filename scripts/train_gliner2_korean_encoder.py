@@ -49,11 +49,12 @@ from glinerko.corpus.report import WAYS, report_data, report_pieces
 from glinerko.corpus.rows import Example, LabelSchema
 from glinerko.corpus.splits import load_splits, shared_texts
 from glinerko.corpus.windows import WINDOW_OVERLAP, training_windows
-from glinerko.model.extractor import SCORE_TOLERANCE, KoreanSpanExtractor, Validation, load_and_compare
+from glinerko.model.extractor import SCORE_TOLERANCE, KoreanSpanExtractor, load_and_compare
 from glinerko.model.lora import add_lora
+from glinerko.model.prediction import Predictions, predict_on_all_processes, predict_spans
+from glinerko.model.settings import Validation
 from glinerko.model.swap import swap_encoder, weight_checksum
 from glinerko.scoring.metrics import Scores, best_threshold, sweep
-from glinerko.scoring.prediction import Predictions, predict_on_all_processes, predict_spans
 from glinerko.sharing.card import write_card
 from glinerko.sharing.publishing import prepare_repository, publish, verify_saved
 from glinerko.sharing.tables import data_table, piece_table, score_table, swap_table

@@ -57,7 +57,7 @@ def test_the_snippets_of_the_documentation_find_all_labels(saved, descriptions):
         TEXT, extractor.label_schema.descriptions, threshold=extractor.threshold, include_spans=True
     )
     assert given == found
-    assert extractor.prompts == [prompt(**descriptions)] * 2
+    assert all(each == prompt(**descriptions) for each in extractor.prompts)
 
 
 @pytest.mark.parametrize("descriptions", DESCRIPTIONS.values(), ids=DESCRIPTIONS)
@@ -98,7 +98,7 @@ ASKED = {
 def test_labels_can_be_given_in_every_form(saved, asked, expected):
     extractor = saved(OWN)
     found = extractor.extract_entities(TEXT, asked)
-    assert extractor.prompts == [expected]
+    assert all(each == expected for each in extractor.prompts)
     assert list(found["entities"]) == expected[5:-2:2]
 
 

@@ -13,8 +13,8 @@ from glinerko.corpus.processor import Window
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.tokens import MARK, ContinuationTokenizer
 from glinerko.model.extractor import load_extractor
+from glinerko.model.prediction import predict_spans
 from glinerko.model.swap import swap_encoder
-from glinerko.scoring.prediction import predict_spans
 
 
 @pytest.fixture

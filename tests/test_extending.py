@@ -17,7 +17,7 @@ import re
 
 from glinerko import WordSplitter, register_word_splitter
 from glinerko.scoring.metrics import METRICS, Metric, score_sets
-from glinerko.scoring.prediction import OVERLAP_POLICIES
+from glinerko.model.prediction import OVERLAP_POLICIES
 
 
 @register_word_splitter

@@ -8,7 +8,7 @@ from layouts import gliner_v1
 
 from glinerko.common import LoadError
 from glinerko.hub import is_gliner_v1
-from glinerko.scoring.prediction import load_gliner, predict_with_gliner
+from glinerko.scoring.gliner import load_gliner, predict_with_gliner
 
 ASKED = ("disease", "drug")
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glinerko.corpus.rows import Example, Mention, Span
+from glinerko.model.prediction import Predictions
 from glinerko.scoring.metrics import (
     Score,
     best_threshold,
@@ -20,7 +21,6 @@ from glinerko.scoring.metrics import (
     score_strings,
     sweep,
 )
-from glinerko.scoring.prediction import Predictions
 
 LABELS = ("Disease", "Drug")
 #       0123456789012345

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from test_scripts import one_line_error, run
 
 from glinerko.common import DataError, check_output, check_writable, replace_file, write_json, write_json_lines
-from glinerko.corpus.reading import load_rows, read_texts, rows_from_texts
+from glinerko.corpus.reading import load_rows, read_texts
 
 TEXT = "당뇨병 😀 환자에게 인슐린을 투여함"
 ROW = json.dumps({"id": "a", "text": TEXT}, ensure_ascii=False)
@@ -50,7 +50,7 @@ def test_json_lines_are_recognised_whatever_the_file_is_called(tmp_path, standar
         standard_input(content)
     else:
         (tmp_path / name).write_bytes(content)
-    assert read_texts(name and str(tmp_path / name)) == (["a", "4"], [TEXT, "고혈압"])
+    assert list(read_texts(name and str(tmp_path / name))) == [("a", TEXT), ("4", "고혈압")]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", None])
@@ -60,7 +60,7 @@ def test_plain_text_is_one_document_a_line(tmp_path, standard_input, name):
         standard_input(content)
     else:
         (tmp_path / name).write_bytes(content)
-    assert read_texts(name and str(tmp_path / name)) == (["1", "3"], [TEXT, "[1] 참고: {약}"])
+    assert list(read_texts(name and str(tmp_path / name))) == [("1", TEXT), ("3", "[1] 참고: {약}")]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_bad_row_is_named_with_file_and_line(tmp_path, standard_input, name, l
     else:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_texts(name and str(tmp_path / name))
+        list(read_texts(name and str(tmp_path / name)))
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / name if name else 'standard input'}, line 3: {reason}")
     assert "\n" not in message
@@ -93,27 +93,20 @@ def test_a_bad_row_is_named_with_file_and_line(tmp_path, standard_input, name, l
 def test_other_json_is_refused_rather_than_read_as_text(standard_input, first):
     standard_input(f"\n{first}\n".encode())
     with pytest.raises(DataError, match=r"standard input, line 2: (malformed JSON|expected an object)"):
-        read_texts(None)
+        list(read_texts(None))
 
 
 def test_standard_input_of_another_encoding_is_named(standard_input):
     standard_input(TEXT.replace("😀", "").encode("cp949"))
     with pytest.raises(DataError, match="standard input: not UTF-8"):
-        read_texts(None)
+        list(read_texts(None))
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(), min_size=1))
 def test_any_text_is_read_as_it_was_written(tmp_path, texts):
     write_json_lines(tmp_path / "texts", ({"text": text} for text in texts))
-    ids, found = read_texts(str(tmp_path / "texts"))
-    assert found == texts
-    assert rows_from_texts(found, ids)["text"][:] == texts
-
-
-def test_half_a_surrogate_pair_is_named_with_its_document():
-    with pytest.raises(DataError, match="document b: the text holds half of a surrogate pair"):
-        rows_from_texts(["당뇨병", "\udc80"], ["a", "b"])
+    assert [text for _, text in read_texts(str(tmp_path / "texts"))] == texts
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

@@ -12,7 +12,7 @@ from glinerko.corpus import windows
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.rows import Span
 from glinerko.corpus.windows import split_into_windows
-from glinerko.scoring.prediction import Predictions, predict_spans, resolve_greedily
+from glinerko.model.prediction import Predictions, predict_spans, resolve_greedily
 
 
 @pytest.fixture

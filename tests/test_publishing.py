@@ -17,9 +17,9 @@ from glinerko.common import LoadError, PublishError
 from glinerko.corpus.reading import write_rows
 from glinerko.corpus.rows import Example
 from glinerko.model.extractor import load_extractor
+from glinerko.model.prediction import predict_spans
 from glinerko.model.swap import swap_encoder
 from glinerko.scoring.metrics import score_strings
-from glinerko.scoring.prediction import predict_spans
 from glinerko.sharing.publishing import _find_fault, prepare_repository, publish, published_files, verify_saved
 
 NAME = "ada/korean-ner"

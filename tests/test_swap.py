@@ -13,7 +13,8 @@ from glinerko.common import GlinerkoError, LoadError, SwapError
 from glinerko.corpus.tokens import load_encoder_tokenizer
 from glinerko.corpus.words import KoreanWordSplitter
 from glinerko.hub import fetch
-from glinerko.model.extractor import Settings, load_extractor
+from glinerko.model.extractor import load_extractor
+from glinerko.model.settings import Settings
 from glinerko.model.swap import swap_encoder, weight_checksum
 
 HEADS = ("span_rep", "classifier", "count_pred", "count_embed")

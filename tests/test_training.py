@@ -17,8 +17,8 @@ from glinerko import cli
 from glinerko.common import TrainingError
 from glinerko.corpus.windows import training_windows, window_from_row
 from glinerko.model.lora import add_lora
+from glinerko.model.prediction import predict_spans
 from glinerko.model.swap import swap_encoder, weight_checksum
-from glinerko.scoring.prediction import predict_spans
 from glinerko.training.batches import WindowCollator
 from glinerko.training.optimizer import average_weights, averaged_weights, check_step, freeze_unused, parameter_groups
 from glinerko.training.speed import (

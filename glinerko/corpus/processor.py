@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import torch
 from gliner2.processor import PreprocessedBatch, SamplingConfig, SchemaTransformer
@@ -38,10 +39,12 @@ class SplitText(str):
     """A text with its words, so that a document is split once and not once per epoch."""
 
     words: list[Offsets]
+    full_stop: bool
+    """Whether the last word is the full stop that gliner2 adds to a text."""
 
-    def __new__(cls, text: str, words: list[Offsets]):
+    def __new__(cls, text: str, words: list[Offsets], full_stop: bool = False):
         self = super().__new__(cls, text)
-        self.words = words
+        self.words, self.full_stop = words, full_stop
         return self
 
     def __reduce__(self):
@@ -118,10 +121,10 @@ class KoreanSchemaTransformer(SchemaTransformer):
         """The pieces that the model reads for each word of ``text``."""
         return [self._tokenize_cached(token) for token in self.word_splitter.tokens(text, words)]
 
-    def prompt_length(self, schema: LabelSchema) -> int:
-        """The number of pieces of the prompt, descriptions and separators included."""
+    def prompt_length(self, schema: Mapping[str, Any]) -> int:
+        """The number of pieces of the prompt of a schema in gliner2's own form, separators included."""
         text = "."
-        whole = self.collate([Window(text, [(0, 1)], schema.labels)], schema).input_ids.shape[1]
+        whole = self.collate_schemas([Window(text, [(0, 1)], ())], [schema]).input_ids.shape[1]
         return whole - len(self.word_pieces(text, [(0, 1)])[0])
 
     def collate(
@@ -141,21 +144,43 @@ class KoreanSchemaTransformer(SchemaTransformer):
         Returns:
             A batch whose ``input_ids`` and ``attention_mask`` are ``[windows, pieces]``.
         """
+        schemas = [gliner2_schema(window, schema) for window in windows]
+        return self.collate_schemas(windows, schemas, augmentation_seeds=augmentation_seeds)
+
+    def collate_schemas(
+        self,
+        windows: Sequence[Window],
+        schemas: Sequence[Mapping[str, Any]],
+        *,
+        augmentation_seeds: Sequence[int | str] | None = None,
+    ) -> PreprocessedBatch:
+        """Make a batch of windows, each with a schema of any tasks in gliner2's own form; see :meth:`collate`."""
         state = random.getstate()
         self.change_mode(is_training=augmentation_seeds is not None)
         try:
             records = []
-            for index, window in enumerate(windows):
+            for index, (window, schema) in enumerate(zip(windows, schemas, strict=True)):
                 if augmentation_seeds is not None:
                     random.seed(augmentation_seeds[index])
                 text, words = self._normalize_text(window.text), window.words
-                if len(text) > len(window.text):
+                full_stop = len(text) > len(window.text)
+                if full_stop:
                     words = [*words, (len(window.text), len(text))]
-                records.append(self.transform_and_format(SplitText(text, words), gliner2_schema(window, schema)))
+                records.append(self.transform_and_format(SplitText(text, words, full_stop), schema))
             return self._pad_batch(records)
         finally:
             self.change_mode(is_training=False)
             random.setstate(state)
+
+    def with_word_splitter(self, splitter: WordSplitter) -> KoreanSchemaTransformer:
+        """The same processor for other words."""
+        continuation = self.word_splitter.continuation is not None
+        return type(self)(self.tokenizer, splitter, self.token_pooling, continuation)
+
+    def __reduce__(self):
+        # A cache of pieces cannot be copied, and need not be.
+        continuation = self.word_splitter.continuation is not None
+        return type(self), (self.tokenizer, self.word_splitter.splitter, self.token_pooling, continuation)
 
     def _transform_schema(self, *args, label_descriptions=None, **options) -> list[str]:
         """gliner2's method; a label without a description has none in the prompt, and not an empty one."""
@@ -177,7 +202,7 @@ class KoreanSchemaTransformer(SchemaTransformer):
         return words, prompts
 
 
-def gliner2_schema(window: Window, schema: LabelSchema) -> dict:
+def gliner2_schema(window: Window, schema: LabelSchema) -> dict[str, Any]:
     """The labels, descriptions and targets of a window in gliner2's own form.
 
     Targets are given by offsets: as strings, gliner2 would search for them and drop those that it does not find.

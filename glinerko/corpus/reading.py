@@ -20,7 +20,7 @@ import datasets
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.fingerprint import Hasher
 
-from glinerko.common import DataError, __version__, check_writable, first_line, read_text, write_json_lines
+from glinerko.common import DataError, __version__, check_writable, first_line, read_lines, write_json_lines
 from glinerko.corpus.rows import (
     ROW_FEATURES,
     LabelSchema,
@@ -221,25 +221,24 @@ def _read_dataset(name: str | None, split: str) -> Dataset:
     )
 
 
-def read_texts(file: str | None) -> tuple[list[str], list[str]]:
-    """Ids and texts, without gold: JSON lines with a ``text``, or plain text with one document a line.
+def read_texts(file: str | None) -> Iterator[tuple[str, str]]:
+    """Id and text of one document after the other: JSON lines with a ``text``, or plain text with a document a line.
 
     JSON lines are recognised by the name of the file, or by a first line in which an object begins. A row without an
     ``id`` has the number of its line as its id.
 
     Args:
-        file: ``None`` reads standard input.
+        file: ``None`` reads standard input, each line as soon as it is there.
 
     Raises:
         DataError: With file, line and reason.
     """
-    source = "standard input" if file is None else file
-    lines = {number: line for number, line in enumerate(read_text(file).split("\n"), 1) if line.strip()}
-    if not lines:
-        raise DataError(f"{source}: no text")
-    are_json = Path(source).suffix.lower() in _JSON_SUFFIXES or _JSON_BEGIN.match(next(iter(lines.values())))
-    ids, texts = [], []
-    for number, line in lines.items():
+    source, are_json = "standard input" if file is None else file, None
+    for number, line in enumerate(read_lines(file), 1):
+        if not line.strip():
+            continue
+        if are_json is None:
+            are_json = Path(source).suffix.lower() in _JSON_SUFFIXES or bool(_JSON_BEGIN.match(line))
         try:
             row = _parse_json(line) if are_json else {"text": line}
             text = row.get("text", row.get("input")) if isinstance(row, Mapping) else None
@@ -250,24 +249,9 @@ def read_texts(file: str | None) -> tuple[list[str], list[str]]:
             check_unicode("'id'", identifier)
         except (ValueError, DataError) as error:
             raise DataError(f"{source}, line {number}: {error}") from error
-        ids.append(identifier)
-        texts.append(text)
-    return ids, texts
-
-
-def rows_from_texts(texts: Sequence[str], ids: Sequence[str]) -> Dataset:
-    """Rows of texts without gold, for prediction.
-
-    Raises:
-        DataError: A text is no Unicode.
-    """
-    rows = [make_row(id=identifier, text=text) for identifier, text in zip(ids, texts, strict=True)]
-    for row in rows:
-        try:
-            check_unicode("the text", row["text"])
-        except ValueError as error:
-            raise DataError(f"document {row['id']}: {error}") from error
-    return Dataset.from_list(rows, features=ROW_FEATURES)
+        yield identifier, text
+    if are_json is None:
+        raise DataError(f"{source}: no text")
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:

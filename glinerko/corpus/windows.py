@@ -16,7 +16,7 @@ from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 
 from glinerko.common import DataError, __version__
-from glinerko.corpus.processor import KoreanSchemaTransformer, TrainingWindow, Window
+from glinerko.corpus.processor import KoreanSchemaTransformer, TrainingWindow, Window, gliner2_schema
 from glinerko.corpus.rows import OFFSETS, Example, LabelSchema, Offsets, Span
 
 MAX_LENGTH, WINDOW_OVERLAP = 512, 64
@@ -102,13 +102,7 @@ def split_into_windows(
     Raises:
         DataError: The prompt leaves too little room for text.
     """
-    prompt = processor.prompt_length(schema)
-    room = max_length - prompt - 1  # gliner2 ends a text with a full stop
-    if room <= window_overlap:
-        raise DataError(
-            f"the prompt alone takes {prompt} of {max_length} pieces, which leaves {room} for text and an overlap of "
-            f"{window_overlap}: shorten the label descriptions, or train with a larger --max_length"
-        )
+    room = text_room(processor, gliner2_schema(Window("", [], schema.labels), schema), max_length, window_overlap)
 
     def split_batch(batch: Mapping[str, list]) -> dict[str, list]:
         columns: dict[str, list] = {name: [] for name in _WINDOW_COLUMNS}
@@ -130,6 +124,27 @@ def split_into_windows(
         new_fingerprint=Hasher.hash(settings),
         desc="Splitting words",
     )
+
+
+def text_room(
+    processor: KoreanSchemaTransformer,
+    schema: Mapping[str, Any],
+    max_length: int = MAX_LENGTH,
+    window_overlap: int = WINDOW_OVERLAP,
+) -> int:
+    """The pieces that the prompt of a schema in gliner2's own form leaves for the text of a window.
+
+    Raises:
+        DataError: They are too few.
+    """
+    prompt = processor.prompt_length(schema)
+    room = max_length - prompt - 1  # gliner2 ends a text with a full stop
+    if room <= window_overlap:
+        raise DataError(
+            f"the prompt alone takes {prompt} of {max_length} pieces, which leaves {room} for text and an overlap of "
+            f"{window_overlap}: shorten the label descriptions, or train with a larger --max_length"
+        )
+    return room
 
 
 def align_gold(documents: Dataset, max_width: int) -> Dataset:

@@ -22,7 +22,7 @@ from pathlib import Path
 from gliner2.processing.word_splitter import WORD_SPLITTERS as GLINER2_SPLITTERS
 from gliner2.processing.word_splitter import resolve_word_splitter
 
-from glinerko.common import DataError, LoadError, first_line, read_text, write_text
+from glinerko.common import DataError, LoadError, first_line, read_lines, write_text
 from glinerko.corpus.matching import compose
 from glinerko.corpus.rows import Offsets
 
@@ -335,7 +335,7 @@ def read_user_dictionary(file: str | Path) -> tuple[DictionaryEntry, ...]:
         DataError: With file, line and reason.
     """
     entries, trial = [], _new_kiwi(tuned=True)
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for number, line in enumerate(read_lines(file), 1):
         if not line.strip() or line.startswith("#"):
             continue
         parts = [part.strip() for part in line.split("\t")]

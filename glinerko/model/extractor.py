@@ -4,95 +4,56 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from datasets import Dataset
 from gliner2.configuration import ExtractorConfig
 from gliner2.inference.engine import SpanExtractor
-from gliner2.models.loading import reconcile_encoder_embeddings
+from gliner2.inference.schema import Schema
+from gliner2.inference.schema_model import SchemaInput
+from gliner2.models.loading import (
+    apply_post_load_options,
+    pop_attention_backend,
+    pop_disentangled_flash_options,
+    reconcile_encoder_embeddings,
+    split_load_kwargs,
+)
 from safetensors.torch import load_file
 
 from glinerko.common import DataError, LoadError, first_line, write_json
 from glinerko.corpus.processor import KoreanSchemaTransformer, Window
-from glinerko.corpus.rows import LabelSchema, check_labels
+from glinerko.corpus.rows import LabelSchema, Offsets, Span, check_labels, check_unicode
 from glinerko.corpus.tokens import load_encoder_tokenizer, restore_tokenizer_class
-from glinerko.corpus.windows import align_gold, split_into_windows
-from glinerko.corpus.words import load_word_splitter, write_user_dictionary
+from glinerko.corpus.windows import WINDOW_OVERLAP, align_gold, cut_windows, row_windows, split_into_windows, text_room
+from glinerko.corpus.words import (
+    USER_DICTIONARY,
+    as_word_splitter,
+    load_word_splitter,
+    word_splitter_names,
+    write_user_dictionary,
+)
 from glinerko.hub import fetch, load_config, require_gliner2
 from glinerko.model.lora import adapter_base, has_lora, merge_adapter, save_adapter
-from glinerko.model.spans import SpanScorer
+from glinerko.model.prediction import answer, in_batches, overlap_resolver
+from glinerko.model.settings import Settings
+from glinerko.model.spans import Prompt, SpanScorer
 
-FORMAT = 1
-"""The format of :class:`Settings`; a model saved in another one is refused."""
 SCORE_TOLERANCE = 2e-3
 """How much the scores of one model may differ between two machines."""
+BATCH_SIZE = 8
+"""Windows in a batch, by default as in gliner2."""
 
-_CONFIG_KEY = "glinerko"
-"""The key of :class:`Settings` in config.json."""
+T = TypeVar("T")
 EntityTypes = str | Sequence[str] | Mapping[str, str | Mapping[str, Any] | None]
 """Labels, or a description or gliner2's options for each label."""
+SchemaLike = Schema | Mapping[str, Any]
+"""gliner2's schema builder, or the dictionary that it can be made from, or the one that it makes."""
 _REFERENCE_TEXT = "환자는 제2형 당뇨병으로 인슐린을 투여받았고, 혈액 검사에서 HbA1c가 8.2%였다."
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What a model scored on its validation documents when it was saved."""
-
-    epoch: int
-    metric: str
-    f1: float
-    precision: str
-    """The precision of the run: ``no``, ``bf16`` or ``fp16``."""
-    reference_scores: list[list[float]] | None = None
-    """See :meth:`KoreanSpanExtractor.reference_scores`."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What this project keeps in ``config.json``, under the key ``glinerko``. Only this class reads and writes it."""
-
-    format: int = FORMAT
-    word_splitter: str = "whitespace"
-    lower_case: bool = False
-    continuation_pieces: bool = False
-    user_dictionary: str | None = None
-    """The name of the file beside ``config.json``, if there is one."""
-    labels: tuple[str, ...] = ()
-    descriptions: Mapping[str, str] = field(default_factory=dict)
-    threshold: float | None = None
-    """The threshold chosen on validation documents."""
-    window: Mapping[str, int] = field(default_factory=dict)
-    """``max_length`` and ``window_overlap`` of training, in pieces."""
-    validation: Validation | None = None
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], source: str | Path = "config.json") -> Settings:
-        """The settings in the content of a ``config.json``; defaults for a model that was not made here.
-
-        Raises:
-            LoadError: They are of another format.
-        """
-        saved = {"format": FORMAT, **config.get(_CONFIG_KEY, {})}
-        if saved["format"] != FORMAT:
-            advice = "upgrade glinerko" if saved["format"] > FORMAT else "load it with the glinerko that saved it"
-            raise LoadError(
-                f"{source}: saved in format {saved['format']} of glinerko, and this is format {FORMAT}: {advice}"
-            )
-        known = {name: value for name, value in saved.items() if name in {each.name for each in fields(cls)}}
-        labels, described = tuple(known.get("labels", ())), known.get("descriptions", {})
-        # config.json is written with its keys sorted; a prompt keeps the order of training.
-        known |= {"labels": labels, "descriptions": {name: described[name] for name in labels if name in described}}
-        claim = known.get("validation")
-        return cls(**{**known, "validation": Validation(**claim) if claim else None})
-
-    def to_config(self) -> dict[str, Any]:
-        """The entry for ``config.json``, without what is not set."""
-        values = {**asdict(self), "labels": list(self.labels)}
-        return {_CONFIG_KEY: {name: value for name, value in values.items() if value not in (None, [], {})}}
 
 
 class KoreanSpanExtractor(SpanScorer):
@@ -138,55 +99,193 @@ class KoreanSpanExtractor(SpanScorer):
         return align_gold(self.split(rows, schema), self.max_width)
 
     def extract_entities(
-        self, text: str, entity_types: EntityTypes | None = None, threshold: float | None = None, **options: Any
-    ) -> dict:
-        """As in gliner2, by default with the labels, descriptions and threshold that this model was trained with.
+        self,
+        text: str,
+        entity_types: EntityTypes | None = None,
+        threshold: float | None = None,
+        *args: Any,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """The entities of a text, by default of the labels that this model was trained with: see :meth:`batch_extract`.
 
         Args:
             entity_types: Labels, with or without descriptions. A label that has none gets the one it was trained with.
-
-        Raises:
-            DataError: A label is given twice or is empty, or a threshold does not lie between 0 and 1.
-            LoadError: No labels are given, and the model names none.
         """
-        types = self._entity_types(entity_types)
-        return super().extract_entities(text, types, self.choose_threshold(threshold), **options)
+        return self.extract(text, self._entity_schema(entity_types), threshold, *args, **options)
 
     def batch_extract_entities(
         self,
-        texts: list[str],
+        texts: Sequence[str],
         entity_types: EntityTypes | None = None,
-        batch_size: int = 8,
+        batch_size: int = BATCH_SIZE,
         threshold: float | None = None,
         **options: Any,
-    ) -> list[dict]:
+    ) -> list[dict[str, Any]]:
         """See :meth:`extract_entities`."""
-        types = self._entity_types(entity_types)
-        return super().batch_extract_entities(texts, types, batch_size, self.choose_threshold(threshold), **options)
+        return self.batch_extract(texts, self._entity_schema(entity_types), batch_size, threshold, **options)
 
-    def extract_entities_long(
-        self, text: str, entity_types: EntityTypes | None = None, threshold: float | None = None, **options: Any
-    ) -> dict:
-        """See :meth:`extract_entities`."""
-        types = self._entity_types(entity_types)
-        return super().extract_entities_long(text, types, self.choose_threshold(threshold), **options)
-
-    def batch_extract_entities_long(
+    def extract(
         self,
-        texts: list[str],
-        entity_types: EntityTypes | None = None,
-        batch_size: int = 8,
+        text: str,
+        schema: SchemaLike | None = None,
         threshold: float | None = None,
+        format_results: bool = True,
+        include_confidence: bool = False,
+        include_spans: bool = False,
+        max_len: int | None = None,
+        overlap_policy: str | None = None,
         **options: Any,
-    ) -> list[dict]:
-        """See :meth:`extract_entities`."""
-        types = self._entity_types(entity_types)
-        return super().batch_extract_entities_long(
-            texts, types, batch_size, self.choose_threshold(threshold), **options
-        )
+    ) -> dict[str, Any]:
+        """See :meth:`batch_extract`."""
+        options |= {"max_len": max_len, "overlap_policy": overlap_policy, "format_results": format_results}
+        options |= {"include_confidence": include_confidence, "include_spans": include_spans, "threshold": threshold}
+        return self.batch_extract([text], schema, **options)[0]
 
-    def _entity_types(self, requested: EntityTypes | None) -> dict[str, dict[str, Any]]:
-        """``{label: config}`` for gliner2, with a description wherever there is one."""
+    def batch_extract(
+        self,
+        texts: Sequence[str],
+        schemas: SchemaLike | list[SchemaLike] | None = None,
+        batch_size: int = BATCH_SIZE,
+        threshold: float | None = None,
+        num_workers: int = 0,
+        format_results: bool = True,
+        include_confidence: bool = False,
+        include_spans: bool = False,
+        max_len: int | None = None,
+        overlap_policy: str | None = None,
+        hidden_states: None = None,
+        chunk_size: int | None = None,
+        chunk_overlap: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """The answers to any tasks of GLiNER2's schema, in gliner2's form. All methods that extract come here.
+
+        Texts of any length are read as in evaluation: in the windows of training, whose answers are merged.
+
+        Args:
+            schemas: One for all texts, or a list with one for each; the labels of this model by default.
+            batch_size: Windows in a batch.
+            threshold: Lowest score of a span. By default that of this model for entities, and 0.5 for other tasks.
+            num_workers: Not used: words are split on threads.
+            max_len: Read at most so many words of a text.
+            overlap_policy: One of :data:`glinerko.model.prediction.OVERLAP_POLICIES`; ``greedy`` by default.
+            format_results, hidden_states, chunk_size, chunk_overlap: Of gliner2; only their defaults are accepted.
+
+        Raises:
+            DataError: A text, label, schema or value that cannot be used.
+            LoadError: No labels are given, and the model names none.
+        """
+        if isinstance(texts, str):
+            raise DataError("batch_extract takes a list of texts; extract takes one")
+        if not format_results or hidden_states is not None:
+            raise DataError("format_results=False and hidden_states are not supported: texts are read in windows")
+        if chunk_size not in (None, 384) or chunk_overlap not in (None, 64):  # what gliner2's own methods pass
+            raise DataError(
+                f"chunk_size and chunk_overlap are not used: texts are read in the windows of training, "
+                f"{self.window_limits or 'by default 512 pieces'}; `configure(window=...)` changes them"
+            )
+        texts = list(texts)
+        if not isinstance(schemas, list):
+            schemas = [schemas] * len(texts)
+        if len(schemas) != len(texts):
+            raise DataError(f"{len(schemas)} schemas for {len(texts)} texts")
+        options = {"batch_size": batch_size, "threshold": threshold, "max_len": max_len}
+        options |= {"overlap_policy": overlap_policy, "confidence": include_confidence, "spans": include_spans}
+        return list(self._read(zip(texts, schemas, strict=True), **options))
+
+    # Long texts are no case of their own.
+    extract_long, batch_extract_long = extract, batch_extract
+    extract_entities_long, batch_extract_entities_long = extract_entities, batch_extract_entities
+
+    def stream_entities(
+        self,
+        texts: Iterable[str],
+        entity_types: EntityTypes | None = None,
+        *,
+        threshold: float | None = None,
+        batch_size: int = BATCH_SIZE,
+        overlap_policy: str | None = None,
+    ) -> Iterator[list[Span]]:
+        """The entities of each text as spans in reading order, while ``texts`` is read on; see :meth:`batch_extract`.
+
+        Memory depends neither on the number of texts nor on the length of one.
+        """
+        schema = self._entity_schema(entity_types)
+        options = {"batch_size": batch_size, "threshold": threshold, "overlap_policy": overlap_policy}
+        for found in self._read(((text, schema) for text in texts), confidence=True, spans=True, **options):
+            yield sorted(
+                Span(mention["start"], mention["end"], label, mention["confidence"])
+                for label, mentions in found["entities"].items()
+                for mention in (mentions if isinstance(mentions, list) else [mentions] if mentions else ())
+            )
+
+    def _read(
+        self,
+        documents: Iterable[tuple[str, SchemaLike | None]],
+        *,
+        batch_size: int,
+        threshold: float | None,
+        max_len: int | None = None,
+        overlap_policy: str | None = None,
+        confidence: bool,
+        spans: bool,
+    ) -> Iterator[dict[str, Any]]:
+        """The one way from texts to answers: see :meth:`batch_extract`."""
+        if batch_size < 1 or (max_len is not None and max_len < 1):
+            raise DataError("batch_size and max_len must be at least 1")
+        resolve = overlap_resolver(overlap_policy)
+        prompts: dict[int, tuple[Prompt, int]] = {}
+        overlap = self.window_limits.get("window_overlap", WINDOW_OVERLAP)
+        being_read: deque[str] = deque()
+
+        def windows_of(text: str, words: list[Offsets], prompt: Prompt, room: int) -> Iterator[tuple]:
+            if max_len is not None and len(words) > max_len:
+                words, text = words[:max_len], text[: words[max_len - 1][1]]
+            pieces = [len(pieces) for pieces in self.processor.word_pieces(text, words)]
+            windows = cut_windows(words, pieces, room, overlap) or [(0, 0)]
+            for begin, window in row_windows({"text": text, "words": words, "windows": windows}, ()):
+                yield begin, window, prompt
+
+        def documents_in_windows() -> Iterator[Iterator[tuple]]:
+            for chunk in chunks_of_texts(documents):
+                for (text, schema), words in zip(chunk, self.processor.split([text for text, _ in chunk]), strict=True):
+                    if id(schema) not in prompts:
+                        prompts[id(schema)] = self._prompt(schema, threshold)
+                    being_read.append(text)
+                    yield windows_of(text, words, *prompts[id(schema)])
+
+        def run(batch: Sequence[tuple]) -> list[dict[str, Any]]:
+            return self.extract_from_windows([window for _, window, _ in batch], [prompt for *_, prompt in batch])
+
+        self.eval()
+        for results in in_batches(documents_in_windows(), run, batch_size, length=lambda item: len(item[1].words)):
+            yield answer(being_read.popleft(), results, resolve, confidence=confidence, spans=spans)
+
+    def _prompt(self, schema: SchemaLike | None, threshold: float | None) -> tuple[Prompt, int]:
+        """What to ask, and the pieces of text that fit in a window beside it."""
+        if schema is None:
+            schema = self._entity_schema(None)
+        elif isinstance(schema, Mapping) and schema.keys() <= SchemaInput.model_fields.keys():
+            try:
+                schema = Schema.from_dict(dict(schema))
+            except ValueError as error:
+                raise DataError(f"the schema cannot be used: {' '.join(str(error).split())}") from error
+        (tasks,), (metadata,) = self._build_schema_dicts_and_metadata([schema])
+        labels = check_labels(tasks.get("entities") or ())
+        given = {**tasks.get("entities", {}), **tasks.get("entity_descriptions", {})}
+        described = {label: text for label, text in given.items() if text and isinstance(text, str)}
+        described = {**self.settings.descriptions, **described}
+        tasks = {**tasks, "entity_descriptions": {name: described[name] for name in labels if name in described}}
+        if threshold is None:
+            known = metadata["entity_metadata"]
+            options = {label: dict(known.get(label, {})) for label in tasks.get("entities") or ()}
+            for each in options.values():
+                each["threshold"] = self.choose_threshold(each.get("threshold"))
+            metadata = {**metadata, "entity_metadata": options}
+        prompt = Prompt(tasks, metadata, 0.5 if threshold is None else self.choose_threshold(threshold))
+        return prompt, text_room(self.processor, tasks, **self.window_limits)
+
+    def _entity_schema(self, requested: EntityTypes | None) -> Schema:
+        """gliner2's schema of these labels, or of this model's own."""
         labels, own = self.settings.labels, self.settings.descriptions
         requested = [requested] if isinstance(requested, str) else requested or labels
         if not requested:
@@ -199,7 +298,7 @@ class KoreanSpanExtractor(SpanScorer):
             if not isinstance(config, Mapping):
                 raise DataError(f"the description of {label!r} must be a string, found {config!r}")
             types[label] = {**config, "description": config.get("description") or own.get(label)}
-        return types
+        return self.create_schema().entities(types)
 
     def choose_threshold(self, requested: float | None = None) -> float:
         """The requested threshold, or otherwise this model's own, or otherwise gliner2's default.
@@ -229,6 +328,36 @@ class KoreanSpanExtractor(SpanScorer):
         """Those of the encoder; Accelerate asks for them under FSDP."""
         return self.encoder.get_input_embeddings()
 
+    def set_word_splitter(self, word_splitter: str | Callable) -> KoreanSpanExtractor:
+        """Read other words from now on: gliner2's method, and saved with the model.
+
+        Args:
+            word_splitter: A registered name, a :class:`~glinerko.corpus.words.WordSplitter`, or any callable of
+                gliner2's interface.
+        """
+        named = isinstance(word_splitter, str)
+        splitter = load_word_splitter(word_splitter) if named else as_word_splitter(word_splitter)
+        self.processor = self.processor.with_word_splitter(splitter)
+        dictionary = USER_DICTIONARY if splitter.user_dictionary else None
+        lower_case = splitter.lower_case and not type(splitter).lower_case
+        self.configure(word_splitter=splitter.name, lower_case=lower_case, user_dictionary=dictionary)
+        return self
+
+    @classmethod
+    def from_pretrained(cls, repo_or_dir: str | Path, **options: Any) -> KoreanSpanExtractor:
+        """See :func:`load_extractor`."""
+        return load_extractor(repo_or_dir, **options)
+
+    def __reduce_ex__(self, protocol):
+        """For copies and worker processes.
+
+        Raises:
+            LoadError: Compiled code or fast attention would go on using the weights of the original.
+        """
+        if getattr(self, "_disentangled_flash_mode", None) or hasattr(self.encoder, "_orig_mod"):
+            raise LoadError("copy or pickle a model before compile() and before fast attention, or load it again")
+        return super().__reduce_ex__(protocol)
+
     def save_pretrained(
         self, save_directory: str | Path, state_dict: Mapping[str, torch.Tensor] | None = None, **kwargs
     ) -> None:
@@ -236,14 +365,22 @@ class KoreanSpanExtractor(SpanScorer):
 
         Args:
             state_dict: The weights, if this process holds only a part of them; gliner2 ignores the argument.
+
+        Raises:
+            LoadError: The word splitter is not registered, so that no other process could load the model.
         """
-        directory = Path(save_directory)
-        if state_dict is not None:
-            self.state_dict = lambda *_, **__: state_dict
+        directory, splitter = Path(save_directory), self.settings.word_splitter
+        if splitter not in word_splitter_names():
+            raise LoadError(
+                f"the word splitter {splitter!r} could not be loaded again: `register_word_splitter` it first"
+            )
+        weights = self.state_dict() if state_dict is None else state_dict
+        weights = {name.replace("_orig_mod.", ""): each for name, each in weights.items()}  # put in by compile()
+        self.state_dict = lambda *_, **__: weights
         try:
             super().save_pretrained(str(directory), **kwargs)
         finally:
-            self.__dict__.pop("state_dict", None)
+            del self.__dict__["state_dict"]
         restore_tokenizer_class(directory)
         if has_lora(self):  # only the adapter; the frozen weights are those of the base model
             (directory / "model.safetensors").unlink()
@@ -256,6 +393,29 @@ class KoreanSpanExtractor(SpanScorer):
         write_json(directory / "config.json", {**config, "architectures": [SpanExtractor.__name__]})
 
 
+def chunks_of_texts(documents: Iterable[tuple[str, T]]) -> Iterator[list[tuple[str, T]]]:
+    """The texts in chunks that are split into words together, each with what belongs to it.
+
+    Raises:
+        DataError: A text is no string, or no Unicode.
+    """
+    chunk, size = [], 0
+    for number, (text, other) in enumerate(documents, 1):
+        try:
+            if not isinstance(text, str):
+                raise ValueError(f"expected a string, found {type(text).__name__}")
+            check_unicode("the text", text)
+        except ValueError as error:
+            raise DataError(f"text {number}: {error}") from error
+        chunk.append((text, other))
+        size += len(text)
+        if size > 2**16 or len(chunk) == 256:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
 def load_extractor(
     name_or_path: str | Path,
     *,
@@ -264,6 +424,10 @@ def load_extractor(
     cache_dir: str | None = None,
     local_files_only: bool = False,
     map_location: str | torch.device | None = None,
+    word_splitter: str | Callable | None = None,
+    quantize: bool = False,
+    compile: bool = False,
+    **attention: Any,
 ) -> KoreanSpanExtractor:
     """Load a model with its word splitter, width, labels, descriptions and threshold, from its files only.
 
@@ -272,10 +436,19 @@ def load_extractor(
     Args:
         name_or_path: A directory, or the id of a repository of the Hub.
         map_location: The device of the model; the CPU by default.
+        word_splitter: Other words than those it was trained with; see :meth:`KoreanSpanExtractor.set_word_splitter`.
+        quantize: Convert the weights to float16.
+        compile: Use ``torch.compile``.
+        attention: gliner2's ``attention_backend`` and what belongs to it.
 
     Raises:
         LoadError: What is missing or wrong, and what to do.
     """
+    try:
+        attention, _ = split_load_kwargs(attention, context="load_extractor")
+        backend, use_flashdeberta = pop_attention_backend(attention)
+    except ValueError as error:
+        raise LoadError(f"{name_or_path}: {first_line(error)}") from error
     options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     directory = fetch(name_or_path, revision=revision, **options)
     config = require_gliner2(directory, directory)
@@ -297,6 +470,7 @@ def load_extractor(
             ExtractorConfig.from_dict(config),
             encoder_config=load_config(directory / "encoder_config"),
             tokenizer=tokenizer,
+            use_flashdeberta=use_flashdeberta,
         )
         state = load_file(weights)
         reconcile_encoder_embeddings(model, state)
@@ -308,7 +482,18 @@ def load_extractor(
     model.processor = KoreanSchemaTransformer(
         tokenizer, splitter, model.config.token_pooling, settings.continuation_pieces
     )
-    return model.to(map_location or "cpu").eval()
+    if word_splitter is not None:
+        model.set_word_splitter(word_splitter)
+    try:
+        return apply_post_load_options(
+            model.to(map_location or "cpu").eval(),
+            quantize=quantize,
+            compile_model=compile,
+            attention_backend=backend,
+            disentangled_flash_options=pop_disentangled_flash_options(attention),
+        )
+    except (ImportError, TypeError, ValueError) as error:
+        raise LoadError(f"{name_or_path}: {first_line(error)}") from error
 
 
 def load_and_compare(

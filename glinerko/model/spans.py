@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from gliner2.inference.engine import SpanExtractor
 from gliner2.processor import PreprocessedBatch
+
+from glinerko.corpus.processor import Window
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a text is asked."""
+
+    schema: Mapping[str, Any]
+    """The tasks in gliner2's own form."""
+    metadata: Mapping[str, Any]
+    """What gliner2 keeps to decode the answers: order, types, thresholds and validators of labels and fields."""
+    threshold: float
+    """The lowest score of a span whose label or field has no threshold of its own."""
 
 
 class SpanScorer(SpanExtractor):
@@ -73,6 +91,45 @@ class SpanScorer(SpanExtractor):
             last_words = torch.arange(words, device=padded.device)[:, None] + widths
             logits = logits.masked_fill((last_words >= text_len_t[:, None, None])[:, None], -torch.inf)
         return logits
+
+    def _compute_direct_span_logits_batched(self, batch: PreprocessedBatch, *states):
+        """gliner2's method; no span holds the full stop that is added to a text, and all logits are float32."""
+        logits, counts = super()._compute_direct_span_logits_batched(batch, *states)
+        for text, tasks in zip(batch.original_texts, logits, strict=True):
+            for index, task in enumerate(tasks):
+                if task is not None:
+                    tasks[index] = task = task.float()
+                    if getattr(text, "full_stop", False):
+                        words, widths = task.shape[-2:]
+                        width = torch.arange(min(words, widths), device=task.device)
+                        task[..., words - 1 - width, width] = -torch.inf
+        return logits, counts
+
+    def _decode_span_probabilities(self, results, schema_name, *arguments):
+        """gliner2's method; overlaps of entities are left for when all windows of a document are together."""
+        *first, metadata, choices, confidence, spans = arguments
+        if schema_name == "entities":
+            metadata = {**metadata, "_overlap_policy": "allow"}
+        super()._decode_span_probabilities(results, schema_name, *first, metadata, choices, confidence, spans)
+
+    def _find_spans(self, scores, threshold, text_len, text, start_map, end_map):
+        """gliner2's method, with all scores read at once; a score of 0 marks what is no span of the text."""
+        starts, widths = torch.where((scores >= threshold) & (scores > 0))
+        found = zip(starts.tolist(), widths.tolist(), scores[starts, widths].tolist(), strict=True)
+        offsets = ((start_map[first], end_map[first + width], score) for first, width, score in found)
+        return [(text[start:end], score, start, end) for start, end, score in offsets]
+
+    @torch.no_grad()
+    def extract_from_windows(self, windows: Sequence[Window], prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """What gliner2 decodes for each window of a batch, before overlaps of entities are resolved.
+
+        Returns:
+            For each window the answer to each task of its prompt, in gliner2's unformatted form, with scores and with
+            offsets into the window. The entities are an empty list if the count gate is shut.
+        """
+        batch = self.processor.collate_schemas(windows, [prompt.schema for prompt in prompts]).to(self.device)
+        metadata = [prompt.metadata for prompt in prompts]
+        return self._extract_from_batch(batch, prompts[0].threshold, metadata, True, True)
 
     # no_grad, not inference_mode: attention caches tensors, and inference tensors cannot be used in later training.
     @torch.no_grad()

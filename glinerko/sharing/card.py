@@ -19,8 +19,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from glinerko.cli import RESULT, options_that_affect
 from glinerko.common import file_digest, read_json, read_json_lines, write_json, write_json_lines, write_text
 from glinerko.hub import read_config
-from glinerko.model.extractor import Settings
 from glinerko.model.lora import ADAPTER_WEIGHTS
+from glinerko.model.settings import Settings
 from glinerko.scoring.metrics import METRICS, metric_title
 from glinerko.sharing.page import save_plots, training_plot
 from glinerko.sharing.tables import code_span, escape_markdown

@@ -21,10 +21,11 @@ from glinerko.corpus.reading import load_rows
 from glinerko.corpus.rows import Example
 from glinerko.corpus.words import USER_DICTIONARY, splitter_modules
 from glinerko.hub import hub_errors, is_transient, read_config, root_cause, what_happened
-from glinerko.model.extractor import SCORE_TOLERANCE, KoreanSpanExtractor, Settings, load_and_compare
+from glinerko.model.extractor import SCORE_TOLERANCE, KoreanSpanExtractor, load_and_compare
 from glinerko.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base
+from glinerko.model.prediction import predict_spans
+from glinerko.model.settings import Settings
 from glinerko.scoring.metrics import METRICS
-from glinerko.scoring.prediction import predict_spans
 from glinerko.sharing.card import EVALUATION
 from glinerko.training.checkpoints import DATA_REPORT, ENVIRONMENT, HISTORY, SWAP_REPORT, TRAINING_ARGUMENTS
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,10 +11,10 @@ from functools import partial
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from transformers import PreTrainedModel
 
 from glinerko.common import TrainingError
+from glinerko.model.attention import why_not_fast
 
 
 def speed_up(model: torch.nn.Module, encoder: PreTrainedModel, wanted: str, accelerator: Accelerator) -> str:
@@ -52,7 +51,7 @@ def enable_fast_attention(
     """
     if wanted == "eager":
         return "eager"
-    reason = _why_not(encoder, accelerator)
+    reason = why_not_fast(encoder, accelerator.device, accelerator.distributed_type)
     if reason is not None:
         if wanted == "auto":
             return f"eager ({reason})"
@@ -87,21 +86,6 @@ def install_fast_attention(model: torch.nn.Module, encoder: PreTrainedModel, bac
     # gliner2's thresholds for packing were measured on a GPU; on a CPU packing always saves time.
     packed = True if backend == "torch" else "auto"
     model.train().enable_disentangled_flash(backend=backend, inference=False, packed=packed)
-
-
-def _why_not(encoder: PreTrainedModel, accelerator: Accelerator) -> str | None:
-    cuda = accelerator.device.type == "cuda" and torch.version.hip is None
-    if importlib.util.find_spec("disentangled_flash") is None:
-        return "disentangled-flash is not installed"
-    if encoder.config.model_type != "deberta-v2":
-        return f"disentangled-flash knows no {encoder.config.model_type}"
-    if any(".lora_" in name for name, _ in encoder.named_parameters()):
-        return "disentangled-flash passes LoRA adapters by"
-    if not cuda and accelerator.device.type != "cpu":
-        return f"disentangled-flash has nothing for {accelerator.device.type}"
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        return f"parameters are sharded by {accelerator.distributed_type.value}"
-    return None
 
 
 def _states_and_gradients(encoder: PreTrainedModel) -> list[torch.Tensor]:

@@ -32,8 +32,8 @@ from glinerko.corpus.windows import MAX_LENGTH, training_windows, window_from_ro
 from glinerko.corpus.words import load_word_splitter
 from glinerko.hub import fetch, read_config
 from glinerko.model.extractor import KoreanSpanExtractor, load_and_compare, load_extractor
+from glinerko.model.prediction import predict_spans
 from glinerko.model.swap import SwapOptions, check_compatibility, swap_encoder, weight_checksum
-from glinerko.scoring.prediction import predict_spans
 from glinerko.training.optimizer import check_step, parameter_groups
 from glinerko.verification.candidates import INSPECTED_FILES, EncoderFiles, Inspection, Kind, Verdict, inspect_encoder
 

@@ -1,0 +1,303 @@
+"""The one way from windows to scored spans, whoever asks: batches, merged by document, overlaps resolved.
+
+One inference pass gives the spans at every threshold. Gold is not read.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from itertools import chain
+from operator import attrgetter
+from typing import Any, TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from datasets import Dataset
+from gliner2.inference.chunking import TextChunk, _strip_span_metadata, merge_chunk_results
+from gliner2.inference.overlap import normalize_overlap_policy, resolve_overlaps
+from gliner2.inference.runtime import format_entity_dict, format_results
+from tqdm import tqdm
+
+from glinerko.common import DataError
+from glinerko.corpus.processor import Window, gliner2_schema
+from glinerko.corpus.rows import LabelSchema, Offsets, Span
+from glinerko.corpus.windows import row_windows
+from glinerko.model.spans import Prompt, SpanScorer
+
+POOL = 64
+"""How many batches of windows wait at a time, so that windows of similar length share a batch."""
+T, R = TypeVar("T"), TypeVar("R")
+
+
+@dataclass
+class Predictions:
+    """The predicted spans of each document."""
+
+    candidates: list[list[Span]] = field(default_factory=list)
+    """Every span with a score of at least the floor, overlapping or not."""
+    windows: int = 0
+    closed_gates: int = 0
+    """The number of windows for which the count head predicts 0: nothing is predicted, whatever the scores are."""
+
+    @cached_property
+    def spans(self) -> list[list[Span]]:
+        """The candidates without overlaps: see :func:`resolve_greedily`."""
+        return [resolve_greedily(candidates) for candidates in self.candidates]
+
+    def at_threshold(self, threshold: float, overlap_policy: str = "greedy") -> list[list[Span]]:
+        """The spans of each document with a score of at least ``threshold``, overlaps resolved within each label.
+
+        Args:
+            overlap_policy: One of :data:`OVERLAP_POLICIES`.
+
+        Raises:
+            DataError: There is no such policy.
+        """
+        if overlap_policy == "greedy":
+            # Only a span with a higher score displaces a span, so the spans of the lowest threshold serve all others.
+            return [[span for span in spans if span.score >= threshold] for spans in self.spans]
+        resolve = overlap_resolver(overlap_policy)
+        return [resolve([span for span in spans if span.score >= threshold]) for spans in self.candidates]
+
+    def with_labels(self, names: Mapping[str, str]) -> Predictions:
+        """The same spans with each label replaced by its entry in ``names``."""
+        renamed = [[replace(span, label=names[span.label]) for span in spans] for spans in self.candidates]
+        return replace(self, candidates=renamed)
+
+
+def predict_spans(
+    model: SpanScorer,
+    documents: Dataset,
+    schema: LabelSchema,
+    *,
+    indices: Sequence[int] | None = None,
+    batch_size: int = 16,
+    floor: float = 0.05,
+    progress: bool = False,
+) -> Predictions:
+    """Score every span of every window once, and keep those that reach ``floor``.
+
+    Args:
+        documents: Rows of :func:`glinerko.corpus.windows.split_into_windows`.
+        schema: The labels to ask for, the same for every document, and their descriptions.
+        indices: The documents to predict, in this order; all by default.
+        batch_size: The number of windows in a batch; windows of similar length go together.
+        floor: The lowest score that is kept.
+        progress: Whether to show a bar.
+    """
+    prompt = entity_prompt(model, schema, floor)
+
+    def score(windows: Sequence[Window]) -> list[dict[str, Any]]:
+        return model.extract_from_windows(windows, [prompt] * len(windows))
+
+    rows = documents.select_columns(["text", "words", "windows"])
+    rows = rows if indices is None else rows.select(indices)
+    total = sum(map(len, rows["windows"]))
+    training = model.training
+    model.eval()
+    with tqdm(total=total, desc="Predicting", unit="window", leave=False, disable=not progress) as bar:
+        predictions = collect(map(partial(row_windows, labels=schema.labels), rows), score, batch_size, bar)
+    model.train(training)
+    return predictions
+
+
+def entity_prompt(model: SpanScorer, schema: LabelSchema, threshold: float) -> Prompt:
+    """The prompt that asks for the labels of ``schema``."""
+    tasks = gliner2_schema(Window("", [], schema.labels), schema)
+    _, (metadata,) = model._build_schema_dicts_and_metadata([tasks])
+    return Prompt(tasks, metadata, threshold)
+
+
+def collect(
+    documents: Iterable[Iterable[tuple[int, Window]]],
+    score: Callable[[Sequence[Window]], Sequence[Mapping[str, Any]]],
+    batch_size: int,
+    bar: tqdm,
+) -> Predictions:
+    """The entities of all documents, overlapping or not.
+
+    Args:
+        documents: The windows of each document, each with the offset at which it begins.
+        score: Returns gliner2's unformatted answer for each window of a batch.
+    """
+
+    def run(batch: Sequence[tuple[int, Window]]) -> Sequence[Mapping[str, Any]]:
+        results = score([window for _, window in batch])
+        bar.update(len(batch))
+        return results
+
+    predictions = Predictions()
+    for results in in_batches(documents, run, batch_size, length=lambda item: len(item[1].words)):
+        predictions.windows += len(results)
+        predictions.closed_gates += sum(not result["entities"] for _, result in results)
+        found = merge_entities((begin, result) for (begin, _), result in results)
+        predictions.candidates.append(
+            sorted(Span(*offsets, label, m["confidence"]) for label, ms in found.items() for offsets, m in ms.items())
+        )
+    return predictions
+
+
+def in_batches(
+    documents: Iterable[Iterable[T]],
+    run: Callable[[Sequence[T]], Iterable[R]],
+    batch_size: int,
+    *,
+    length: Callable[[T], int],
+) -> Iterator[list[tuple[T, R]]]:
+    """Run batches of items of similar length, and yield each document's items with their results, in order.
+
+    The items of a document are read one after the other, and at most :data:`POOL` batches of them wait at a time, so
+    memory depends on neither the number of documents nor the length of one.
+    """
+    waiting: list[tuple[list[tuple[T, R]], int, T]] = []
+    unfinished: deque[list[tuple[T, R]]] = deque()
+
+    def run_all() -> None:
+        waiting.sort(key=lambda entry: length(entry[2]))
+        for first in range(0, len(waiting), batch_size):
+            batch = waiting[first : first + batch_size]
+            results = run([item for _, _, item in batch])
+            for (document, place, item), result in zip(batch, results, strict=True):
+                document[place] = item, result
+        waiting.clear()
+
+    for items in documents:
+        unfinished.append([])
+        for item in items:
+            if len(waiting) == POOL * batch_size:
+                run_all()
+                while len(unfinished) > 1:
+                    yield unfinished.popleft()
+            waiting.append((unfinished[-1], len(unfinished[-1]), item))
+            unfinished[-1].append(None)
+    run_all()
+    yield from unfinished
+
+
+def merge_entities(windows: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[str, dict[Offsets, dict[str, Any]]]:
+    """The entities of a document by label and offsets; one that several windows contain keeps its best score.
+
+    Args:
+        windows: The offset at which each window begins, and gliner2's unformatted answer with offsets and scores.
+    """
+    found: dict[str, dict[Offsets, dict[str, Any]]] = {}
+    for begin, result in windows:
+        for label, mentions in chain.from_iterable(each.items() for each in result.get("entities") or ()):
+            of_label = found.setdefault(label, {})
+            for mention in mentions if isinstance(mentions, list) else [mentions] if mentions else ():
+                offsets = begin + mention["start"], begin + mention["end"]
+                if offsets not in of_label or of_label[offsets]["confidence"] < mention["confidence"]:
+                    of_label[offsets] = {**mention, "start": offsets[0], "end": offsets[1]}
+    return found
+
+
+def answer(
+    text: str,
+    results: Sequence[tuple[tuple[int, Window, Prompt], Mapping[str, Any]]],
+    resolve: Callable[[list[Span]], list[Span]],
+    *,
+    confidence: bool,
+    spans: bool,
+) -> dict[str, Any]:
+    """The answers of a document's windows as one, in gliner2's form.
+
+    Args:
+        results: Begin, content and prompt of each window, and gliner2's unformatted answer.
+        resolve: Resolves overlaps among the entities of the document.
+        confidence: Whether to show scores.
+        spans: Whether to show offsets.
+    """
+    metadata = results[0][0][2].metadata
+    relations, tasks = metadata["relation_order"], metadata["classification_tasks"]
+    others = [
+        format_results({name: value for name, value in result.items() if name != "entities"}, True, relations, tasks)
+        for _, result in results
+    ]
+    if len(others) == 1:
+        merged = _strip_span_metadata(others[0], confidence, spans)
+    else:
+        chunks = [TextChunk(w.text, begin, begin + len(w.text), 0, len(w.words)) for (begin, w, _), _ in results]
+        merged = merge_chunk_results(text, chunks, others, confidence, spans)
+    if not (confidence or spans):  # gliner2 shows a relation as a pair then
+        found = merged.get("relation_extraction", {})
+        found |= {name: [(each["head"], each["tail"]) for each in pairs] for name, pairs in found.items()}
+    if not metadata["entity_order"]:
+        return merged
+    found = merge_entities((begin, result) for (begin, *_), result in results)
+    candidates = [Span(*offsets, label, m["confidence"]) for label, ms in found.items() for offsets, m in ms.items()]
+    chosen: dict[str, list] = {label: [] for label in metadata["entity_order"]}
+    for span in sorted(resolve(candidates), key=lambda span: (-span.score, span.start, span.end)):
+        mention = found[span.label][span.start, span.end]
+        chosen[span.label].append(_strip_span_metadata(mention, confidence, spans))
+    options = metadata["entity_metadata"]
+    scalars = {label for label in chosen if options.get(label, {}).get("dtype", "list") != "list"}
+    entities = {label: (ms or [None])[0] if label in scalars else ms for label, ms in chosen.items()}
+    return {"entities": format_entity_dict(entities, confidence), **merged}
+
+
+def predict_on_all_processes(
+    accelerator: Accelerator, documents: int, predict: Callable[..., Predictions]
+) -> Predictions:
+    """Divide ``documents`` among the processes; every process returns all predictions, in order.
+
+    Args:
+        documents: The number of documents.
+        predict: Takes ``indices`` and ``progress``, as :func:`predict_spans` does.
+    """
+    with accelerator.split_between_processes(list(range(documents))) as indices, accelerator.autocast():
+        own = predict(indices=indices, progress=accelerator.is_main_process)
+    windows, closed_gates = (sum(gather_object([count])) for count in (own.windows, own.closed_gates))
+    return Predictions(gather_object(own.candidates), windows, closed_gates)
+
+
+def resolve_by_policy(spans: Iterable[Span], policy: str) -> list[Span]:
+    """Resolve overlaps within each label by one of gliner2's policies."""
+    by_label: dict[str, list[Span]] = {}
+    for span in spans:
+        by_label.setdefault(span.label, []).append(span)
+    fields = {name: attrgetter(name) for name in ("score", "start", "end")}
+    return sorted(span for group in by_label.values() for span in resolve_overlaps(group, policy, **fields))
+
+
+def resolve_greedily(spans: Iterable[Span]) -> list[Span]:
+    """Drop each span that overlaps a better one of its label: gliner2's default for the span architecture."""
+    taken_by_label: dict[str, list[Offsets]] = {}
+    kept = []
+    for span in sorted(spans, key=lambda span: (-span.score, span.start, span.end)):
+        taken = taken_by_label.setdefault(span.label, [])
+        # Spans that are kept do not overlap, so only the two neighbours of this one need to be compared.
+        place = bisect_right(taken, (span.start, span.end))
+        if place and taken[place - 1][1] > span.start:
+            continue
+        if place < len(taken) and taken[place][0] < span.end:
+            continue
+        insort(taken, (span.start, span.end))
+        kept.append(span)
+    return sorted(kept)
+
+
+OVERLAP_POLICIES: dict[str, Callable[[list[Span]], list[Span]]] = {
+    "greedy": resolve_greedily,
+    **{name: partial(resolve_by_policy, policy=name) for name in ("flat", "nested", "longest", "allow")},
+}
+"""The policies by name. An entry is all that a new one needs: it takes the spans of a document and returns its own."""
+
+
+def overlap_resolver(policy: str | None) -> Callable[[list[Span]], list[Span]]:
+    """The function of a policy; gliner2's other names for its own are known too, and ``greedy`` is the default.
+
+    Raises:
+        DataError: There is no such policy.
+    """
+    name = "greedy" if policy is None else policy
+    if name not in OVERLAP_POLICIES:
+        try:
+            name = normalize_overlap_policy(name).replace("disallow", "flat")
+        except (TypeError, ValueError) as error:
+            names = ", ".join(OVERLAP_POLICIES)
+            raise DataError(f"unknown overlap_policy {policy!r}; choose one of: {names}") from error
+    return OVERLAP_POLICIES[name]

@@ -1,0 +1,72 @@
+"""What this project keeps in the ``config.json`` of a model: one reader, one writer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from glinerko.common import LoadError
+
+FORMAT = 1
+"""The format of :class:`Settings`; a model saved in another one is refused."""
+_CONFIG_KEY = "glinerko"
+"""The key of :class:`Settings` in config.json."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a model scored on its validation documents when it was saved."""
+
+    epoch: int
+    metric: str
+    f1: float
+    precision: str
+    """The precision of the run: ``no``, ``bf16`` or ``fp16``."""
+    reference_scores: list[list[float]] | None = None
+    """See :meth:`glinerko.model.extractor.KoreanSpanExtractor.reference_scores`."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What this project keeps in ``config.json``, under the key ``glinerko``. Only this class reads and writes it."""
+
+    format: int = FORMAT
+    word_splitter: str = "whitespace"
+    lower_case: bool = False
+    continuation_pieces: bool = False
+    user_dictionary: str | None = None
+    """The name of the file beside ``config.json``, if there is one."""
+    labels: tuple[str, ...] = ()
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    threshold: float | None = None
+    """The threshold chosen on validation documents."""
+    window: Mapping[str, int] = field(default_factory=dict)
+    """``max_length`` and ``window_overlap`` of training, in pieces."""
+    validation: Validation | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], source: str | Path = "config.json") -> Settings:
+        """The settings in the content of a ``config.json``; defaults for a model that was not made here.
+
+        Raises:
+            LoadError: They are of another format.
+        """
+        saved = {"format": FORMAT, **config.get(_CONFIG_KEY, {})}
+        if saved["format"] != FORMAT:
+            advice = "upgrade glinerko" if saved["format"] > FORMAT else "load it with the glinerko that saved it"
+            raise LoadError(
+                f"{source}: saved in format {saved['format']} of glinerko, and this is format {FORMAT}: {advice}"
+            )
+        known = {name: value for name, value in saved.items() if name in {each.name for each in fields(cls)}}
+        labels, described = tuple(known.get("labels", ())), known.get("descriptions", {})
+        # config.json is written with its keys sorted; a prompt keeps the order of training.
+        known |= {"labels": labels, "descriptions": {name: described[name] for name in labels if name in described}}
+        claim = known.get("validation")
+        return cls(**{**known, "validation": Validation(**claim) if claim else None})
+
+    def to_config(self) -> dict[str, Any]:
+        """The entry for ``config.json``, without what is not set."""
+        values = {**asdict(self), "labels": list(self.labels)}
+        return {_CONFIG_KEY: {name: value for name, value in values.items() if value not in (None, [], {})}}

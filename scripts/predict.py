@@ -27,7 +27,7 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
-from glinerko.cli import SCORES, option, parse_arguments, run, set_log_levels
+from glinerko.cli import option, parse_arguments, run, set_log_levels
 from glinerko.common import ESCAPE, DataError, GlinerkoError, check_output, file_digest, first_line, resume_file
 from glinerko.corpus.reading import read_texts
 from glinerko.hub import fetch
@@ -47,9 +47,7 @@ class Arguments:
     input_file: str | None = option(None, "JSON lines, or one document a line (default: standard input)")
     output_file: str | None = option(None, "JSON lines to write (default: standard output)")
     labels: list[str] | None = option(None, "labels to extract (default: the model's own)")
-    threshold: float | None = option(
-        None, "lowest score of a span, from 0 to 1; none is higher (default: the model's own)", **SCORES
-    )
+    threshold: float | None = option(None, "lowest score of a span (default: the model's own)", at_least=0, at_most=1)
     batch_size: int = option(16, "windows per batch", at_least=1)
     device: str | None = option(None, "device: cpu, cuda, mps ... (default: a GPU if there is one)")
 

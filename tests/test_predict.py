@@ -208,7 +208,7 @@ def test_documents_are_read_and_written_in_utf_8_whatever_the_console_says(saved
 def test_a_terminal_is_shown_json(saved):
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONIOENCODING": "cp949"}
-    command = [sys.executable, "scripts/predict.py", "--model", str(saved), "--text", TEXT, "--threshold", "1.5"]
+    command = [sys.executable, "scripts/predict.py", "--model", str(saved), "--text", TEXT, "--threshold", "1"]
     assert subprocess.run(command, cwd=ROOT, env=environment, stdout=theirs).returncode == 0
     assert json.loads(os.read(ours, 1 << 16).decode("cp949"))["text"] == TEXT
 

@@ -23,6 +23,7 @@ from gliner2.models.loading import (
     reconcile_encoder_embeddings,
     split_load_kwargs,
 )
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from glinerko.common import DataError, LoadError, first_line, write_json
@@ -267,8 +268,11 @@ class KoreanSpanExtractor(SpanScorer):
         elif isinstance(schema, Mapping) and schema.keys() <= SchemaInput.model_fields.keys():
             try:
                 schema = Schema.from_dict(dict(schema))
+            except ValidationError as error:
+                reasons = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+                raise DataError(f"the schema cannot be used: {'; '.join(reasons)}") from error
             except ValueError as error:
-                raise DataError(f"the schema cannot be used: {' '.join(str(error).split())}") from error
+                raise DataError(f"the schema cannot be used: {first_line(error)}") from error
         (tasks,), (metadata,) = self._build_schema_dicts_and_metadata([schema])
         labels = check_labels(tasks.get("entities") or ())
         given = {**tasks.get("entities", {}), **tasks.get("entity_descriptions", {})}

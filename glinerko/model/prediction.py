@@ -255,12 +255,20 @@ def predict_on_all_processes(
 
 
 def resolve_by_policy(spans: Iterable[Span], policy: str) -> list[Span]:
-    """Resolve overlaps within each label by one of gliner2's policies."""
-    by_label: dict[str, list[Span]] = {}
-    for span in spans:
-        by_label.setdefault(span.label, []).append(span)
+    """Resolve overlaps within each label by one of gliner2's policies.
+
+    Spans that nothing overlaps are never compared: gliner2 compares all with all.
+    """
     fields = {name: attrgetter(name) for name in ("score", "start", "end")}
-    return sorted(span for group in by_label.values() for span in resolve_overlaps(group, policy, **fields))
+    groups: list[list[Span]] = []
+    label, end = None, 0
+    for span in sorted(spans, key=lambda span: (span.label, span.start, span.end)):
+        if span.label != label or span.start >= end:
+            groups.append([])
+            label, end = span.label, 0
+        groups[-1].append(span)
+        end = max(end, span.end)
+    return sorted(span for group in groups for span in resolve_overlaps(group, policy, **fields))
 
 
 def resolve_greedily(spans: Iterable[Span]) -> list[Span]:

@@ -1,0 +1,404 @@
+"""Whoever asks, a text goes the same way: the same windows, the same spans, the same scores."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import itertools
+import json
+import pickle
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+from conftest import PYTHON, ROOT, SAMPLE, SHARED
+from gliner2 import GLiNER2
+from gliner2.inference.schema import RegexValidator
+from test_scripts import one_line_error, run
+
+from glinerko import KoreanSpanExtractor, KoreanWordSplitter, load_extractor
+from glinerko.common import DataError, LoadError
+from glinerko.corpus.reading import load_rows
+from glinerko.corpus.rows import Span
+from glinerko.model import prediction
+from glinerko.model.attention import read_faster
+from glinerko.model.prediction import in_batches, predict_spans
+
+LABELS = ["Disease", "Drug", "Procedure", "Biomarker"]
+THRESHOLD = 0.9
+
+
+@pytest.fixture(scope="module")
+def saved(pair, schema, tmp_path_factory):
+    """A model whose scores spread over (0, 1), with labels, descriptions, a threshold and short windows."""
+    from glinerko.model.swap import swap_encoder
+
+    directory = tmp_path_factory.mktemp("saved")
+    model, _ = swap_encoder(*pair, schema=schema)
+    with torch.no_grad():
+        model.count_pred[-1].bias[1] += 100.0
+        for parameter in model.span_rep.parameters():
+            parameter.mul_(3.0)
+    model.configure(threshold=THRESHOLD, window={"max_length": 256, "window_overlap": 32})
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def extractor(saved):
+    return load_extractor(saved)
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Documents of one window and of many, up to 5,000 characters, with real ones where there are some."""
+    short = load_rows(str(SAMPLE / "train.jsonl"))[0]["text"][:40]
+    long = "\n".join(short)
+    real = SHARED / "gliner2_train_v2" / "train.jsonl"
+    real = [json.loads(line)["text"] for line in real.open().readlines()[::100]] if real.exists() else []
+    return [*short[:24], long[:2000], (long * 3)[:5000], *real]
+
+
+def spans_of(found: dict) -> list[Span]:
+    """The spans of an answer in gliner2's form."""
+    return sorted(
+        Span(mention["start"], mention["end"], label, mention["confidence"])
+        for label, mentions in found["entities"].items()
+        for mention in mentions
+    )
+
+
+def assert_same(ours: list[list[Span]], theirs: list[list[Span]], tolerance: float = 1e-5) -> None:
+    assert [[span.key for span in spans] for spans in ours] == [[span.key for span in spans] for spans in theirs]
+    for mine, other in zip(itertools.chain(*ours), itertools.chain(*theirs), strict=True):
+        assert mine.score == pytest.approx(other.score, abs=tolerance)
+
+
+def ways_to_extract(extractor: KoreanSpanExtractor) -> dict:
+    """Every method that extracts entities, as a function from texts to answers."""
+    shown = {"include_spans": True, "include_confidence": True}
+    schema = extractor.create_schema().entities(LABELS)
+    return {
+        "extract_entities": lambda texts: [extractor.extract_entities(text, **shown) for text in texts],
+        "extract_entities_long": lambda texts: [extractor.extract_entities_long(text, **shown) for text in texts],
+        "batch_extract_entities": lambda texts: extractor.batch_extract_entities(texts, batch_size=3, **shown),
+        "batch_extract_entities_long": lambda texts: extractor.batch_extract_entities_long(texts, **shown),
+        "extract": lambda texts: [extractor.extract(text, **shown) for text in texts],
+        "extract_long": lambda texts: [extractor.extract_long(text, schema, **shown) for text in texts],
+        "batch_extract": lambda texts: extractor.batch_extract(texts, schema, **shown),
+        "batch_extract_long": lambda texts: extractor.batch_extract_long(texts, [schema] * len(texts), **shown),
+        "a dictionary": lambda texts: extractor.batch_extract(texts, {"entities": LABELS}, **shown),
+    }
+
+
+@pytest.mark.slow(25)
+def test_all_ways_give_the_same_spans_with_the_same_scores(extractor, saved, texts, tmp_path):
+    expected = list(extractor.stream_entities(texts))
+    assert sum(map(len, expected)) > 300
+    for name, extract in ways_to_extract(extractor).items():
+        found = [spans_of(answer) for answer in extract(texts)]
+        assert_same(found, expected), name
+
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": text, "entities": {}}) + "\n" for text in texts))
+    rows, _ = load_rows(str(file))
+    evaluated = predict_spans(extractor, extractor.split(rows), extractor.label_schema, floor=0.05)
+    assert_same(evaluated.at_threshold(THRESHOLD), expected)
+
+    result = run(PYTHON, "scripts/predict.py", "--model", saved, "--input_file", file)
+    assert result.returncode == 0, result.stderr
+    written = [json.loads(line)["entities"] for line in result.stdout.splitlines()]
+    found = [sorted(Span(e["start"], e["end"], e["label"], e["score"]) for e in entities) for entities in written]
+    assert_same(found, expected, tolerance=1e-4)
+
+
+def test_an_empty_text_has_no_entities(extractor):
+    empty = {"entities": {label: [] for label in LABELS}}
+    assert extractor.batch_extract_entities(["", " \n"]) == [empty, empty]
+    assert next(extractor.stream_entities(["", "당뇨병"])) == []
+
+
+def test_windows_wait_in_bounded_memory_and_documents_come_in_order(monkeypatch):
+    """A document of any length, and any number of documents: they are read only as far as there is room."""
+    monkeypatch.setattr(prediction, "POOL", 4)
+    read, batches = [], []
+
+    def items(document: int):
+        for item in range(1000 if document == 1 else 3):
+            read.append((document, item))
+            yield document, item
+
+    def run_batch(batch):
+        batches.append(len(batch))
+        assert len(read) - sum(batches[:-1]) <= 4 * 5 + 1
+        return [-item for _, item in batch]
+
+    documents = in_batches(map(items, itertools.count()), run_batch, 5, length=lambda item: item[1])
+    for document, results in enumerate(itertools.islice(documents, 40)):
+        assert results == [((document, item), -item) for item in range(1000 if document == 1 else 3)]
+        assert len(read) <= 1000 + 3 * 41 + 4 * 5
+    assert set(batches[:-1]) == {5}
+
+
+@pytest.fixture
+def plain(saved):
+    """The same files in gliner2 itself."""
+    return GLiNER2.from_pretrained(str(saved), word_splitter=KoreanWordSplitter())
+
+
+TEXT = "당뇨병으로 내원하여 MRI 촬영 후 메트포르민 500mg을 투여하였다."
+
+
+@pytest.mark.parametrize("confidence", [True, False])
+@pytest.mark.parametrize("spans", [True, False])
+def test_all_tasks_of_a_schema_are_answered_as_by_gliner2(extractor, plain, schema, texts, spans, confidence):
+    """On texts of one window: gliner2 itself reads no windows."""
+
+    def asked(model):
+        entities = {label: {"description": text} for label, text in schema.descriptions.items()}
+        entities["Drug"] |= {"dtype": "str", "threshold": 0.8}
+        entities["Disease"]["validators"] = [RegexValidator("..+", mode="full")]
+        built = model.create_schema().entities(entities)
+        built.classification("상태", ["호전", "악화"]).classification("종류", ["가", "나", "다"], multi_label=True)
+        built.structure("처방").field("약물", dtype="str").field("경로", dtype="str", choices=["경구", "정맥"]).field(
+            "용량"
+        )
+        return built.relations(["치료", "유발"])
+
+    extractor.configure(window={"max_length": 512})
+    options = {"include_spans": spans, "include_confidence": confidence, "threshold": THRESHOLD}
+    few = [text for text in texts[:12] if text.endswith(".")]  # gliner2 adds no full stop, which it could find
+    ours = extractor.batch_extract(few, asked(extractor), **options)
+    theirs = plain.batch_extract(few, asked(plain), batch_size=8, **options)
+    assert any(answer["처방"] for answer in theirs)
+    assert any(pairs for answer in theirs for pairs in answer["relation_extraction"].values())
+    for mine, other in zip(rounded(ours), rounded(theirs), strict=True):
+        for task in (*mine, *other):
+            assert mine[task] == other[task]
+
+
+def rounded(value):
+    """``value`` with scores of few digits."""
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    return type(value)(map(rounded, value)) if isinstance(value, list | tuple) else value
+
+
+def test_other_tasks_read_a_long_text_in_windows(extractor, texts):
+    schema = {"classifications": [{"task": "상태", "labels": ["호전", "악화"]}], "relations": ["치료"]}
+    long = texts[24]
+    answer = extractor.extract(long, schema, include_spans=True, threshold=THRESHOLD)
+    assert answer["상태"] in ("호전", "악화")
+    pairs = answer["relation_extraction"]["치료"]
+    assert all(long[pair[end]["start"] : pair[end]["end"]] == pair[end]["text"] for pair in pairs for end in pair)
+    assert set(extractor.classify_text(long, {"상태": ["호전", "악화"]})) == {"상태"}
+    assert extractor.extract_json_long(long, {"처방": ["약물::str", "용량"]}).keys() == {"처방"}
+
+
+def test_the_thresholds_of_the_model_are_for_entities_only(extractor):
+    """Those of other tasks are gliner2's, as long as nobody trained them here."""
+    schema = extractor.create_schema().entities({"Drug": {"threshold": 0.5}, "Disease": {}}).relations(["치료"])
+    prompt, _ = extractor._prompt(schema, None)
+    thresholds = {label: options["threshold"] for label, options in prompt.metadata["entity_metadata"].items()}
+    assert (thresholds, prompt.threshold) == ({"Drug": 0.5, "Disease": THRESHOLD}, 0.5)
+    prompt, _ = extractor._prompt(schema, 0.7)
+    assert prompt.metadata["entity_metadata"]["Disease"]["threshold"] is None
+    assert prompt.threshold == 0.7
+
+
+def test_descriptions_of_a_dictionary_are_asked(extractor):
+    own = extractor.label_schema.descriptions
+    asked = {"entities": {"Drug": "약", "Disease": ""}}
+    for schema in (asked, {**asked, "entity_descriptions": {}}):
+        prompt, _ = extractor._prompt(schema, None)
+        assert prompt.schema["entity_descriptions"] == {"Drug": "약", "Disease": own["Disease"]}
+
+
+@pytest.mark.parametrize("policy", ["flat", "disallow", "nested", "longest", "allow", "keep-longest"])
+def test_overlaps_are_resolved_once_for_a_document(extractor, texts, policy):
+    allowed = list(extractor.stream_entities(texts[12:24], overlap_policy="allow"))
+    resolve = prediction.overlap_resolver(policy)
+    assert list(extractor.stream_entities(texts[12:24], overlap_policy=policy)) == [*map(resolve, allowed)]
+
+
+REFUSED = {
+    "takes a list of texts": lambda model: model.batch_extract(TEXT),
+    "text 2: expected a string, found int": lambda model: model.batch_extract([TEXT, 5]),
+    "text 1: the text holds half of a surrogate": lambda model: model.extract("\ud800"),
+    "1 schemas for 2 texts": lambda model: model.batch_extract([TEXT, TEXT], [{"entities": ["Drug"]}]),
+    "format_results=False": lambda model: model.extract(TEXT, format_results=False),
+    "hidden_states": lambda model: model.batch_extract([TEXT], hidden_states=[torch.zeros(3, 4)]),
+    "windows of training": lambda model: model.extract_entities_long(TEXT, chunk_size=100),
+    "batch_size and max_len": lambda model: model.batch_extract([TEXT], batch_size=0),
+    "unknown overlap_policy 'best'": lambda model: model.extract(TEXT, overlap_policy="best"),
+    "schema cannot be used": lambda model: model.extract(TEXT, {"classifications": [{"task": "상태"}]}),
+    "entities: .*must be unique": lambda model: model.extract(TEXT, {"entities": ["Drug", "Drug"]}),
+    "is empty": lambda model: model.extract(TEXT, model.create_schema().entities([""])),
+    "leaves -?[0-9]+ for text": lambda model: model.extract_entities(TEXT, {"Drug": "긴 설명 " * 100}),
+}
+
+
+@pytest.mark.parametrize(("message", "call"), REFUSED.items(), ids=REFUSED)
+def test_what_cannot_be_read_is_refused_in_a_line(extractor, message, call):
+    with pytest.raises(DataError, match=message) as caught:
+        call(extractor)
+    assert "\n" not in str(caught.value)
+
+
+def test_at_most_so_many_words_are_read(extractor, texts):
+    (words,) = extractor.processor.split([texts[24]])
+    found = spans_of(extractor.extract(texts[24], max_len=20, include_spans=True, include_confidence=True))
+    assert 0 < max(span.end for span in found) <= words[19][1]
+
+
+def answers(extractor) -> list:
+    return rounded(extractor.batch_extract_entities([TEXT], include_spans=True, include_confidence=True))
+
+
+def test_a_model_is_loaded_by_its_class_with_the_options_of_gliner2(saved, extractor):
+    expected = answers(extractor)
+    assert answers(KoreanSpanExtractor.from_pretrained(str(saved), map_location="cpu")) == expected
+    assert answers(load_extractor(saved, attention_backend="standard")) == expected
+    half = load_extractor(saved, quantize=True)
+    assert half.dtype == torch.float16
+    assert answers(half)[0].keys() == expected[0].keys()
+    with pytest.raises(TypeError, match="load_extractor does not accept"):
+        load_extractor(saved, device="cpu")
+    for options in ({"attention_backend": "fastest"}, {"disentangled_flash_packed": True}):
+        with pytest.raises(LoadError, match="attention_backend"):
+            load_extractor(saved, **options)
+
+
+def test_fast_attention_reads_the_same(saved, extractor, texts):
+    pytest.importorskip("disentangled_flash")
+    fast = load_extractor(saved)
+    read_faster(fast)
+    assert fast._disentangled_flash_mode == "inference"
+    assert_same(list(fast.stream_entities(texts[:25])), list(extractor.stream_entities(texts[:25])))
+
+
+def test_a_quantized_model_is_saved_and_restored(extractor, tmp_path):
+    expected = answers(extractor.quantize())
+    extractor.save_pretrained(tmp_path)
+    assert load_extractor(tmp_path).dtype == torch.float32
+    assert answers(load_extractor(tmp_path, quantize=True)) == expected
+
+
+@pytest.mark.slow(15)
+def test_a_compiled_model_is_saved_and_restored(extractor, tmp_path, monkeypatch):
+    expected = answers(extractor)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    extractor.compile()
+    assert answers(extractor) == expected
+    extractor.save_pretrained(tmp_path)
+    assert answers(load_extractor(tmp_path)) == expected
+
+
+def test_copies_and_worker_processes_have_weights_of_their_own(extractor):
+    expected = answers(extractor)
+    for other in (copy.deepcopy(extractor), pickle.loads(pickle.dumps(extractor))):
+        assert answers(other) == expected
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.zero_()
+        assert answers(extractor) == expected
+        assert answers(other) != expected
+
+
+def test_a_copy_that_would_share_weights_is_refused(extractor):
+    pytest.importorskip("disentangled_flash")
+    read_faster(extractor)
+    for copied in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(LoadError, match="before fast attention"):
+            copied(extractor)
+
+
+@pytest.mark.parametrize("splitter", ["char", "whitespace", "kiwi", KoreanWordSplitter(lower_case=True)])
+def test_other_words_are_saved_with_the_model(extractor, tmp_path, splitter):
+
+    def state(model) -> tuple:
+        return answers(model), model.reference_scores()
+
+    before = state(extractor)
+    expected = state(extractor.set_word_splitter(splitter))
+    assert expected != before
+    extractor.save_pretrained(tmp_path)
+    assert state(load_extractor(tmp_path)) == expected
+    assert state(load_extractor(tmp_path, word_splitter="korean")) == before
+
+
+def test_words_of_a_function_must_be_registered_to_be_saved(extractor, tmp_path):
+    def letters(text, lower=True):
+        return ((character, index, index + 1) for index, character in enumerate(text) if not character.isspace())
+
+    extractor.set_word_splitter(letters)
+    assert answers(extractor)
+    with pytest.raises(LoadError, match="register_word_splitter"):
+        extractor.save_pretrained(tmp_path / "model")
+    with pytest.raises(LoadError, match="unknown word splitter"):
+        extractor.set_word_splitter("none of these")
+
+
+@pytest.mark.slow(12)
+def test_standard_input_is_answered_as_it_comes(saved):
+    """The answer to a line is there before the next line, and before the input ends."""
+    command = [sys.executable, "scripts/predict.py", "--model", str(saved)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for text in (TEXT, "인슐린을 투여함"):
+            process.stdin.write(text + "\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["text"] == text
+        process.stdin.write('{"text"')
+        process.stdin.close()
+        assert json.loads(process.stdout.readline())["text"] == '{"text"'
+    assert process.returncode == 0
+
+
+@pytest.mark.slow(20)
+def test_a_run_that_was_stopped_goes_on(saved, tmp_path, texts):
+    notes, result, whole = (tmp_path / f"{name}.jsonl" for name in ("notes", "result", "whole"))
+    notes.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts[:6]))
+    command = [PYTHON, "scripts/predict.py", "--model", saved, "--input_file", notes, "--output_file"]
+    assert run(*command, whole).returncode == 0
+
+    options = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    stopped = subprocess.Popen([*map(str, [*command[:4], "--output_file", result])], **options)
+    lines = notes.read_text().splitlines()
+    stopped.stdin.write("\n".join(lines[:3]) + "\n{\n")  # the fourth line stops it
+    stopped.stdin.close()
+    assert "line 4: malformed JSON" in stopped.stderr.read()
+    assert stopped.wait() == 2
+    partial_file = tmp_path / "result.jsonl.partial"
+    done = partial_file.read_text()
+    assert done == "".join(whole.read_text().splitlines(keepends=True)[:3])
+    assert not result.exists()
+
+    partial_file.write_text(done[:-7])  # as if it had been killed in the middle of a line
+    one_line_error(run(*command, result, "--threshold", "0.3"), "left by a run with another model or other options")
+    (tmp_path / "other.jsonl").write_text("\n".join(lines[1:]))
+    other = [*command[:5], tmp_path / "other.jsonl", "--output_file", result]
+    one_line_error(run(*other), "unfinished output is of another input than document 1")
+    with partial_file.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        one_line_error(run(*command, result), "another process writes it")
+    finished = run(*command, result)
+    assert "6 documents to" in finished.stderr
+    assert result.read_text() == whole.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "notes.jsonl",
+        "other.jsonl",
+        "result.jsonl",
+        "whole.jsonl",
+    ]
+
+
+def test_a_bad_row_is_found_before_the_model_runs(saved, tmp_path):
+    (tmp_path / "notes.jsonl").write_text(json.dumps({"text": TEXT}) + "\n{\n")
+    command = ["scripts/predict.py", "--model", saved, "--input_file", tmp_path / "notes.jsonl"]
+    result = run(PYTHON, *command)
+    one_line_error(result, "notes.jsonl, line 2: malformed JSON")
+    assert not result.stdout

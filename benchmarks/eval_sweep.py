@@ -18,13 +18,15 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from gliner2 import GLiNER2
 from tqdm import tqdm
 
 from glinerko.cli import make_console, parse_arguments, run, set_log_levels
 from glinerko.common import GlinerkoError, write_json
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.rows import LabelSchema
-from glinerko.model.extractor import load_extractor
+from glinerko.hub import fetch
+from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
 from glinerko.model.prediction import predict_spans
 from glinerko.scoring.metrics import THRESHOLDS
 
@@ -49,17 +51,18 @@ def main() -> None:
     set_log_levels(is_main_process=False)
     console = make_console()
     model = load_extractor(args.model)
+    gliner2 = load_gliner2(args.model, model)
     rows, _ = load_rows(args.test_file, max_rows=args.max_documents)
     schema = model.label_schema or label_schema(rows)
     texts, size = rows["text"][:], args.per_device_eval_batch_size
     entities = schema.descriptions or list(schema.labels)
 
     def one_by_one(threshold: float) -> list[dict]:
-        return [model.extract_entities(text, entities, threshold=threshold, include_spans=True) for text in texts]
+        return [gliner2.extract_entities(text, entities, threshold=threshold, include_spans=True) for text in texts]
 
     def in_batches(threshold: float) -> list[dict]:
         options = {"batch_size": size, "include_spans": True}
-        return model.batch_extract_entities(texts, entities, threshold=threshold, **options)
+        return gliner2.batch_extract_entities(texts, entities, threshold=threshold, **options)
 
     theirs = {"extract_entities": one_by_one, "batch_extract_entities": in_batches}
     ratios: dict[str, list[float]] = {name: [] for name in theirs}
@@ -77,6 +80,12 @@ def main() -> None:
     for name, each in ratios.items():
         console.print(f"  {name:24} {median(each):6.1f}  ({min(each):.1f} – {max(each):.1f})", highlight=False)
     write_json(Path(args.output_file), {"ratios": ratios, "documents": len(texts), "thresholds": len(THRESHOLDS)})
+
+
+def load_gliner2(name: str, ours: KoreanSpanExtractor) -> GLiNER2:
+    """The same model in gliner2 itself, with the same words, on the same device."""
+    splitter = ours.processor.word_splitter
+    return GLiNER2.from_pretrained(str(fetch(name)), word_splitter=splitter, map_location=ours.device).eval()
 
 
 def timed(way: Callable[[], Any]) -> tuple[Any, float]:

@@ -65,7 +65,8 @@ class CarriedWordSplitter:
         self.continuation = continuation
 
     def __call__(self, text: str, lower: bool = True) -> Iterator[tuple[str, int, int]]:
-        words = text.words if isinstance(text, SplitText) else self.splitter.split(text)
+        # gliner2 asks for the words of an empty mention as well, once for each label.
+        words = text.words if isinstance(text, SplitText) else self.splitter.split(text) if text else []
         for token, (start, end) in zip(self.tokens(text, words), words, strict=True):
             yield token, start, end
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
 from glinerko.common import PublishError
 from glinerko.hub import require_gliner2
-from glinerko.sharing.card import write_card
+from glinerko.sharing.card import requirement, write_card
 from glinerko.sharing.publishing import prepare_repository, publish, published_files, verify_saved
 from glinerko.training.checkpoints import VALIDATION
 
@@ -31,6 +31,9 @@ class Arguments:
     revision: str | None = option(None, "branch to commit to, made if there is none (default: main)")
     create_pr: bool = option(False, "pull request instead of a commit")
     validation_file: str | None = option(None, "validation documents (default: validation.jsonl beside the model)")
+    install_from: str | None = option(
+        None, "address of glinerko for the card, such as git+https://... (default: the repository in pyproject.toml)"
+    )
     keep_card: bool = option(False, "README.md as it is, for example edited by hand")
     card_only: bool = option(False, "only the card, without an upload")
 
@@ -44,9 +47,11 @@ def main() -> None:
     if args.model is None:
         raise PublishError("pass the directory of a model: scripts/push_to_hub.py outputs/medical/best")
     directory = Path(args.model)
+    if not args.keep_card and requirement(args.install_from) is None:
+        console.print("The card cannot say how to install glinerko: pass --install_from", style="yellow")
     require_gliner2(directory, directory)
     if args.card_only:
-        console.print(f"Card     {write_card(directory, args.hub_model_id)}")
+        console.print(f"Card     {write_card(directory, args.hub_model_id, args.install_from)}")
         return
     if args.hub_model_id is None:
         raise PublishError("pass --hub_model_id user/model")
@@ -58,7 +63,7 @@ def main() -> None:
     console.print(f"Checking the model in a fresh process, on {validation}")
     verify_saved(directory, validation)
     if not args.keep_card:
-        write_card(directory, repo_id)
+        write_card(directory, repo_id, args.install_from)
     console.print(f"Uploading {', '.join(map(str, published_files(directory)))}")
     commit = publish(
         directory, repo_id, token=args.hub_token, revision=args.revision, create_pr=args.create_pr, tell=console.print

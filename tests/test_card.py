@@ -120,12 +120,28 @@ def test_a_plot_that_was_not_drawn_is_not_shown(run):
     assert not (run / "best" / "images" / "labels.png").exists()  # that of an earlier evaluation
 
 
+def test_the_install_command_is_of_an_address_that_somebody_stated(monkeypatch):
+    """A name on a package index could be anybody's."""
+    assert card.requirement() is None
+    assert card.requirement("glinerko==0.1.0", "demo") == "glinerko[demo]==0.1.0"
+    monkeypatch.setattr(card, "metadata", lambda _: Message(["Homepage, https://a.org", "Repository, https://b.org/x"]))
+    assert card.requirement(extra="spacy") == "glinerko[spacy] @ git+https://b.org/x"
+    assert card.requirement("https://c.org/glinerko.whl") == "glinerko @ https://c.org/glinerko.whl"
+
+
+class Message(list):
+    """Of importlib.metadata, with the urls of a project."""
+
+    def get_all(self, name: str) -> list[str] | None:
+        return list(self) if name == "Project-URL" else None
+
+
 def test_the_example_in_the_documentation_is_what_the_code_writes(tmp_path, monkeypatch):
     copy = shutil.copytree(EXAMPLE, tmp_path / "model_card")
     weights = json.loads((EXAMPLE / "evaluation.json").read_text())["weights"]
     monkeypatch.setattr(card, "weights_digest", lambda _: weights)
     monkeypatch.setattr(card, "save_plots", lambda *_: None)
-    written = write_card(copy, "USER/korean-medical-ner")
+    written = write_card(copy, "USER/korean-medical-ner", "git+https://github.com/USER/glinerko")
     assert written.read_text() == (EXAMPLE / "README.md").read_text(), "python scripts/push_to_hub.py --card_only"
 
 

@@ -26,7 +26,7 @@ from gliner2.models.loading import (
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from glinerko.common import DataError, LoadError, first_line, write_json
+from glinerko.common import DataError, LoadError, __version__, first_line, write_json
 from glinerko.corpus.processor import KoreanSchemaTransformer, Window
 from glinerko.corpus.rows import LabelSchema, Offsets, Span, check_labels, check_unicode
 from glinerko.corpus.tokens import load_encoder_tokenizer, restore_tokenizer_class
@@ -378,6 +378,7 @@ class KoreanSpanExtractor(SpanScorer):
             raise LoadError(
                 f"the word splitter {splitter!r} could not be loaded again: `register_word_splitter` it first"
             )
+        self.configure(saved_by=__version__)
         weights = self.state_dict() if state_dict is None else state_dict
         weights = {name.replace("_orig_mod.", ""): each for name, each in weights.items()}  # put in by compile()
         self.state_dict = lambda *_, **__: weights

@@ -33,6 +33,8 @@ class Settings:
     """What this project keeps in ``config.json``, under the key ``glinerko``. Only this class reads and writes it."""
 
     format: int = FORMAT
+    saved_by: str | None = None
+    """The version of glinerko that saved the model."""
     word_splitter: str = "whitespace"
     lower_case: bool = False
     continuation_pieces: bool = False

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from functools import partial
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -64,9 +65,27 @@ def weights_digest(directory: Path) -> str:
     return file_digest(adapter if adapter.is_file() else directory / "model.safetensors")
 
 
+def requirement(source: str | None = None, extra: str = "") -> str | None:
+    """What `pip install` needs to install this package; ``None`` if nobody said where it is published.
+
+    Args:
+        source: An address that pip knows (`git+https://...`, or that of a wheel), or a requirement (`glinerko==0.1`);
+            by default the `Repository` of `[project.urls]` in ``pyproject.toml``.
+        extra: `demo` or `spacy`: optional requirements.
+    """
+    if source is None:
+        urls = dict(entry.split(", ", 1) for entry in metadata("glinerko").get_all("Project-URL") or ())
+        source = f"git+{urls['Repository']}" if "Repository" in urls else None
+    name = f"glinerko[{extra}]" if extra else "glinerko"
+    if source is None or "://" in source:
+        return source and f"{name} @ {source}"
+    return source.replace("glinerko", name, 1)
+
+
 def write_card(
     directory: Path,
     repo_id: str | None = None,
+    install_from: str | None = None,
     argument_classes: Iterable[type] = (ModelArguments, DataArguments, TrainingArguments),
 ) -> Path:
     """Write ``README.md`` of the model in ``directory``, and beside it the public facts and plots that it is made of.
@@ -76,6 +95,7 @@ def write_card(
 
     Args:
         repo_id: The repository that the code examples load; a placeholder by default.
+        install_from: Where this package can be installed from; see :func:`requirement`.
         argument_classes: The classes that declare the options of training. Those that affect the trained weights are
             public.
 
@@ -109,7 +129,7 @@ def write_card(
                 shutil.copyfile(plot, shown)
     path = directory / "README.md"
     name = repo_id.split("/")[-1] if repo_id else directory.resolve().parent.name
-    card = _render(name, repo_id or f"USER/{name}", config, settings, facts, history, images)
+    card = _render(name, repo_id or f"USER/{name}", requirement(install_from), config, settings, facts, history, images)
     write_text(path, re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n")
     return path
 
@@ -117,6 +137,7 @@ def write_card(
 def _render(
     name: str,
     repo_id: str,
+    install: str | None,
     config: Mapping[str, Any],
     settings: Settings,
     facts: Mapping[str, dict],
@@ -153,6 +174,7 @@ def _render(
         template_path=str(_TEMPLATE),
         name=name,
         repo_id=repo_id,
+        install=install,
         md=escape_markdown,
         code=code_span,
         link=_link,

@@ -197,6 +197,7 @@ def test_other_tasks_read_a_long_text_in_windows(extractor, texts):
     assert all(long[pair[end]["start"] : pair[end]["end"]] == pair[end]["text"] for pair in pairs for end in pair)
     assert set(extractor.classify_text(long, {"상태": ["호전", "악화"]})) == {"상태"}
     assert extractor.extract_json_long(long, {"처방": ["약물::str", "용량"]}).keys() == {"처방"}
+    assert extractor.extract(long, extractor.create_schema().structure("처방").field("약물")).keys() == {"처방"}
 
 
 def test_the_thresholds_of_the_model_are_for_entities_only(extractor):
@@ -230,6 +231,7 @@ REFUSED = {
     "text 2: expected a string, found int": lambda model: model.batch_extract([TEXT, 5]),
     "text 1: the text holds half of a surrogate": lambda model: model.extract("\ud800"),
     "1 schemas for 2 texts": lambda model: model.batch_extract([TEXT, TEXT], [{"entities": ["Drug"]}]),
+    "a schema must be .* found int": lambda model: model.extract(TEXT, 5),
     "format_results=False": lambda model: model.extract(TEXT, format_results=False),
     "hidden_states": lambda model: model.batch_extract([TEXT], hidden_states=[torch.zeros(3, 4)]),
     "windows of training": lambda model: model.extract_entities_long(TEXT, chunk_size=100),

@@ -263,8 +263,10 @@ class KoreanSpanExtractor(SpanScorer):
 
     def _prompt(self, schema: SchemaLike | None, threshold: float | None) -> tuple[Prompt, int]:
         """What to ask, and the pieces of text that fit in a window beside it."""
-        if schema is None:
-            schema = self._entity_schema(None)
+        if schema is None or isinstance(schema, str):
+            schema = self._entity_schema(schema)
+        elif not (isinstance(schema, Mapping) or hasattr(schema, "build")):
+            raise DataError(f"a schema must be gliner2's Schema or a dictionary, found {type(schema).__name__}")
         elif isinstance(schema, Mapping) and schema.keys() <= SchemaInput.model_fields.keys():
             try:
                 schema = Schema.from_dict(dict(schema))
@@ -290,18 +292,16 @@ class KoreanSpanExtractor(SpanScorer):
 
     def _entity_schema(self, requested: EntityTypes | None) -> Schema:
         """gliner2's schema of these labels, or of this model's own."""
-        labels, own = self.settings.labels, self.settings.descriptions
-        requested = [requested] if isinstance(requested, str) else requested or labels
+        requested = [requested] if isinstance(requested, str) else requested or self.settings.labels
         if not requested:
             raise LoadError("the model names no labels of its own: pass entity_types")
         names = check_labels(requested)
         configs = requested.values() if isinstance(requested, Mapping) else [None] * len(names)
         types = {}
         for label, config in zip(names, configs, strict=True):
-            config = {"description": config} if isinstance(config, str) else config or {}
-            if not isinstance(config, Mapping):
+            types[label] = {"description": config} if isinstance(config, str) else config or {}
+            if not isinstance(types[label], Mapping):
                 raise DataError(f"the description of {label!r} must be a string, found {config!r}")
-            types[label] = {**config, "description": config.get("description") or own.get(label)}
         return self.create_schema().entities(types)
 
     def choose_threshold(self, requested: float | None = None) -> float:

@@ -19,6 +19,7 @@ RECIPE ?= recipes/real_corpus.yaml
 FOLDS ?= 0
 JOBS ?= 1
 WORKERS ?= 2
+MODEL ?= outputs/demo/best
 # The workers take one test at a time, so that the order, slowest first, is kept.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
 
@@ -28,7 +29,7 @@ $(BIN)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help install demo test test-fast lint format train eval verify real-corpus gliner clean
+.PHONY: help install demo test test-fast lint format train eval serve verify real-corpus gliner clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -61,6 +62,10 @@ train: $(BIN)/.installed  ## train the published pair: make train TRAIN_FILE=tra
 
 eval: $(BIN)/.installed  ## score the latest model of outputs/: make eval TEST_FILE=test.jsonl
 	$(BIN)/python scripts/eval.py --test_file $(TEST_FILE) --train_file $(TRAIN_FILE) $(ARGS)
+
+serve: $(BIN)/.installed  ## the page and service of a model: make serve MODEL=outputs/medical/best
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .[demo]
+	$(BIN)/python scripts/demo.py --model $(MODEL) $(ARGS)
 
 verify: $(BIN)/.installed  ## judge the encoder swap: every check, on your --data_file
 	$(BIN)/python scripts/verify_encoder_swap.py $(ARGS)

@@ -45,6 +45,8 @@ The rooms, in reading order; each imports only from those above it:
         page          plots and the HTML page of an evaluation
         card          the model card
         publishing    the upload
+        demo          the page to try a model, and the service
+        spacy_component  a model in a spaCy pipeline
 """
 
 from glinerko.common import GlinerkoError, __version__

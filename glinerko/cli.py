@@ -228,6 +228,21 @@ def set_log_levels(is_main_process: bool) -> None:
         datasets.disable_progress_bars()
 
 
+def choose_device(requested: str | None) -> torch.device:
+    """The requested device, or otherwise a GPU if there is one.
+
+    Raises:
+        GlinerkoError: This machine has no such device.
+    """
+    if requested is None:
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        torch.ones(1, device=requested).item()
+    except Exception as error:  # each backend raises its own
+        raise GlinerkoError(f"--device {requested}: cannot be used here ({first_line(error)})") from error
+    return torch.device(requested)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run the ``main`` function of a script; an error that the user can fix, or an interruption, is one line.
 

@@ -24,11 +24,10 @@ from itertools import chain
 from queue import Queue
 from typing import Any, TextIO
 
-import torch
 from tqdm import tqdm
 
-from glinerko.cli import option, parse_arguments, run, set_log_levels
-from glinerko.common import ESCAPE, DataError, GlinerkoError, check_output, file_digest, first_line, resume_file
+from glinerko.cli import choose_device, option, parse_arguments, run, set_log_levels
+from glinerko.common import ESCAPE, DataError, GlinerkoError, check_output, file_digest, resume_file
 from glinerko.corpus.reading import read_texts
 from glinerko.hub import fetch
 from glinerko.model.attention import read_faster
@@ -131,11 +130,7 @@ def write_answers(
         waiting: deque[Document] = deque()
         for spans in model.stream_entities(texts_of(group, done, waiting, bar), args.labels, **options):
             identifier, text = waiting.popleft()
-            entities = [
-                {"start": s.start, "end": s.end, "label": s.label, "text": text[s.start : s.end]}
-                | {"score": round(s.score, 4)}
-                for s in spans
-            ]
+            entities = [span.to_record(text) for span in spans]
             file.write(json.dumps({"id": identifier, "text": text, "entities": entities}, ensure_ascii=False) + "\n")
             advance(bar)
             empty += [] if text.strip() else [identifier]
@@ -167,21 +162,6 @@ def advance(bar: tqdm) -> None:
     """Count a document, also where no bar is shown."""
     bar.n += 1
     bar.update(0)
-
-
-def choose_device(requested: str | None) -> torch.device:
-    """The requested device, or otherwise a GPU if there is one.
-
-    Raises:
-        GlinerkoError: This machine has no such device.
-    """
-    if requested is None:
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        torch.ones(1, device=requested).item()
-    except Exception as error:  # each backend raises its own
-        raise GlinerkoError(f"--device {requested}: cannot be used here ({first_line(error)})") from error
-    return torch.device(requested)
 
 
 if __name__ == "__main__":

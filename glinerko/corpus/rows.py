@@ -39,6 +39,11 @@ class Span:
     def key(self) -> tuple[int, int, str]:
         return self.start, self.end, self.label
 
+    def to_record(self, text: str) -> dict[str, Any]:
+        """The span with its text, as it is shown to users."""
+        record = {"start": self.start, "end": self.end, "label": self.label, "text": text[self.start : self.end]}
+        return record if self.score is None else {**record, "score": round(self.score, 4)}
+
 
 @dataclass(frozen=True)
 class Mention:

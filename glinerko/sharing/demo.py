@@ -21,14 +21,14 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
-import torch
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from gradio_client.utils import is_file_obj_with_meta, traverse
 from starlette.datastructures import Headers, MutableHeaders
 
-from glinerko.common import DataError, GlinerkoError, first_line
+from glinerko.cli import choose_device
+from glinerko.common import DataError, GlinerkoError
 from glinerko.hub import fetch, public_name
 from glinerko.model.attention import read_faster
 from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
@@ -97,11 +97,7 @@ def find_entities(
     if threshold is not None and type(threshold) not in (int, float):
         raise DataError("threshold must be a number from 0 to 1")
     found = model.stream_entities(texts, labels, threshold=threshold)
-    values = (
-        [(s.start, s.end, s.label, text[s.start : s.end], round(s.score, 4)) for s in spans]
-        for text, spans in zip(texts, found, strict=True)
-    )
-    return [{"entities": [dict(zip(COLUMNS, each, strict=True)) for each in entities]} for entities in values]
+    return [{"entities": [span.to_record(text) for span in spans]} for text, spans in zip(texts, found, strict=True)]
 
 
 def mark(text: str, entities: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | None]]:
@@ -272,11 +268,7 @@ def run_demo(
         except OSError as error:
             raise GlinerkoError(f"--host {host} --port {port}: cannot be used ({error.strerror})") from error
         directory = fetch(name_or_path)
-        device = device or torch.accelerator.current_accelerator(check_available=True)
-        try:
-            model = load_extractor(directory, map_location=device)
-        except (AssertionError, RuntimeError) as error:  # each backend raises its own
-            raise GlinerkoError(f"--device {device}: cannot be used here ({first_line(error)})") from error
+        model = load_extractor(directory, map_location=choose_device(device))
         read_faster(model)
         card = read_card(directory)
         title = re.match(r"\s*# (.+)", card) if Path(name_or_path).is_dir() else None

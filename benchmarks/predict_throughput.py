@@ -5,12 +5,14 @@
 
 The ways take turns in one run: ours, as `predict.py` reads; the batches of gliner2; gliner2 on one document at a time.
 In float32 all must find the same spans in documents that fit in one window. Of longer documents the spans in common are
-counted: gliner2 reads each of them as one sequence, or in windows of 384 words (`batch_extract_entities_long`).
+counted: gliner2 reads each of them as one sequence, or in windows of 384 words (`batch_extract_entities_long`). Before
+that, ours reads one text of 2,000, 20,000 and 200,000 characters, and the peak memory of the process is told.
 """
 
 from __future__ import annotations
 
 import re
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import add
@@ -27,7 +29,7 @@ from glinerko.cli import make_console, option, parse_arguments, run, set_log_lev
 from glinerko.common import GlinerkoError, write_json
 from glinerko.corpus.reading import read_texts
 from glinerko.model.attention import read_faster
-from glinerko.model.extractor import load_extractor
+from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
 
 Spans = list[set[tuple[int, int, str]]]
 
@@ -70,6 +72,9 @@ def main() -> None:
     console.print(
         f"{device}, {torch.get_num_threads()} threads, {args.dtype}, batches of {args.batch_size}, {args.rounds} rounds"
     )
+    figures["memory"] = memory(ours, texts)  # first: the peak of the process is never lowered
+    for size, peak in figures["memory"].items():
+        console.print(f"one text of {size:,} characters: a peak of {peak:,} MB", highlight=False)
     for name, group in groups.items():
         if not group:
             continue
@@ -95,6 +100,15 @@ def main() -> None:
         show_ratios(console, {way: list(map(add, each, both[1][way])) for way, each in both[0].items()})
     write_json(Path(args.output_file), figures)
     console.print(f"Figures: {args.output_file}")
+
+
+def memory(model: KoreanSpanExtractor, texts: Sequence[str]) -> dict[int, int]:
+    """The peak memory of this process in MB after it has read one text of so many characters, made of ``texts``."""
+    text, peaks = " ".join(texts), {}
+    for size in (2_000, 20_000, 200_000):
+        model.extract_entities((text * (size // len(text) + 1))[:size])
+        peaks[size] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return peaks
 
 
 def show_ratios(console: Console, seconds: dict[str, list[float]]) -> None:

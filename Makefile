@@ -29,7 +29,7 @@ $(BIN)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help install demo test test-fast lint format train eval serve verify real-corpus gliner clean
+.PHONY: help install demo test test-fast lint format train eval serve doctor verify real-corpus gliner clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -66,6 +66,10 @@ eval: $(BIN)/.installed  ## score the latest model of outputs/: make eval TEST_F
 serve: $(BIN)/.installed  ## the page and service of a model: make serve MODEL=outputs/medical/best
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .[demo]
 	$(BIN)/python scripts/demo.py --model $(MODEL) $(ARGS)
+
+doctor: $(BIN)/.installed  ## look at a corpus before training: make doctor DATA=train.jsonl
+	@test -n "$(DATA)" || { echo "say which documents: make doctor DATA=train.jsonl"; exit 2; }
+	$(BIN)/python scripts/doctor.py --train_file $(DATA) $(ARGS)
 
 verify: $(BIN)/.installed  ## judge the encoder swap: every check, on your --data_file
 	$(BIN)/python scripts/verify_encoder_swap.py $(ARGS)

@@ -15,6 +15,8 @@ The rooms, in reading order; each imports only from those above it:
         processor     windows into prompts and batches
         windows       documents into windows, mentions into targets
         report        what a corpus holds and how much of it can be learned
+        diagnosis     what is doubtful in a corpus: disagreements, near-duplicates, personal data
+        suggestions   words for the user dictionary
     model/            what is trained
         spans         the span architecture: training of the count head, scores by width
         lora          adapters
@@ -35,6 +37,7 @@ The rooms, in reading order; each imports only from those above it:
         optimizer     parameter groups, weight averaging, checks of a step
         batches       windows into batches, as many as fit in memory
         speed         what only makes a step faster
+        trial         how long a run takes, and its memory
         pretraining   masked language modelling of an encoder
         starter       the small pair for demos and tests
     verification/     whether an encoder can go in
@@ -44,6 +47,7 @@ The rooms, in reading order; each imports only from those above it:
         tables        tables for the terminal and Markdown
         page          plots and the HTML page of an evaluation
         card          the model card
+        doctor        tables and page of the doctor
         publishing    the upload
         demo          the page to try a model, and the service
         spacy_component  a model in a spaCy pipeline

@@ -177,7 +177,7 @@ class KoreanWordSplitter(WordSplitter):
     def split_batch(self, texts: Iterable[str]) -> list[list[Offsets]]:
         """See :meth:`WordSplitter.split_batch`; runs on Kiwi's own threads."""
         composed = [compose(text) for text in texts]
-        kiwi = analyser(os.getpid(), self._tuned, self.user_dictionary)
+        kiwi = self._analyser()
         analyses = list(kiwi.tokenize([text for text, _ in composed]))
         compounds = self._compounds(kiwi, analyses)
         return [
@@ -187,6 +187,9 @@ class KoreanWordSplitter(WordSplitter):
 
     def particles(self, text: str) -> list[Offsets]:
         return korean_particles(text)
+
+    def _analyser(self):
+        return analyser(os.getpid(), self._tuned, self.user_dictionary)
 
     def _compounds(self, kiwi, analyses) -> dict[str, list[int]]:
         """Where nouns among the morphemes are cut once more."""

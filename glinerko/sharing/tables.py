@@ -37,7 +37,8 @@ class Table(RichTable):
         super().add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells), style=style)
 
 
-def _table(title: str, *columns: str) -> Table:
+def plain_table(title: str, *columns: str) -> Table:
+    """A table without lines, its first column to the left and the others to the right."""
     table = Table(title, box=None, padding=(0, 2))
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right")
@@ -159,7 +160,7 @@ def swap_table(report: SwapReport) -> Table:
 
 def data_table(reports: Mapping[str, DataReport]) -> Table:
     """What each split holds and the outcome of its mentions; every mention counts in exactly one outcome row."""
-    table = _table("Data", "", *reports)
+    table = plain_table("Data", "", *reports)
 
     def add(name: str, values: Sequence[int | str], style: str | None = None) -> None:
         table.add_row(name, *(f"{value:,}" if isinstance(value, int) else value for value in values), style=style)
@@ -196,7 +197,7 @@ def data_table(reports: Mapping[str, DataReport]) -> Table:
 
 def piece_table(reports: Mapping[str, PieceReport], in_use: str) -> Table:
     """The pieces that the encoder gets, with and without continuation pieces."""
-    table = _table("Pieces", "", *(f"{way} (in use)" if way == in_use else way for way in reports))
+    table = plain_table("Pieces", "", *(f"{way} (in use)" if way == in_use else way for way in reports))
     every = list(reports.values())
     table.add_row("pieces per character", *(f"{report.pieces_per_character:.2f}" for report in every))
     table.add_row("unknown", *(f"{report.unknown_share:.1%}" for report in every))
@@ -219,7 +220,7 @@ def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
     if "comparisons" in result:
         tables.append(comparison_table(result["comparisons"], result["metric"]))
     if "plain_gliner2" in result:
-        plain = _table(f"Loaded with gliner2 ({metric_title(result['metric'])})", "word_splitter", "F1")
+        plain = plain_table(f"Loaded with gliner2 ({metric_title(result['metric'])})", "word_splitter", "F1")
         for splitter, f1 in result["plain_gliner2"].items():
             plain.add_row(splitter, f"{f1:.3f}")
         tables.append(plain)
@@ -252,7 +253,7 @@ def score_table(title: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
     Args:
         scores: Records of :meth:`glinerko.scoring.metrics.Scores.to_dict`, by metric or another name.
     """
-    table = _table(title, "", "precision", "recall", "F1", "gold", "predicted")
+    table = plain_table(title, "", "precision", "recall", "F1", "gold", "predicted")
 
     def add(title: str, score: Mapping[str, float], style: str | None = None) -> None:
         figures = (f"{score[name]:.3f}" for name in ("precision", "recall", "f1"))
@@ -269,7 +270,7 @@ def score_table(title: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def target_table(targets: Mapping[str, Mapping], metric: str) -> Table:
     """Each F1 with its interval, its target and the verdict."""
-    table = _table(f"Targets ({metric_title(metric)})", "", "F1", "95 % interval", "target", "verdict")
+    table = plain_table(f"Targets ({metric_title(metric)})", "", "F1", "95 % interval", "target", "verdict")
     for name, score in targets.items():
         colour = {"PASS": "green", "MISS": "red"}.get(score["verdict"], "default")
         target = "–" if score["target"] is None else f"{score['target']:.2f}"
@@ -280,7 +281,9 @@ def target_table(targets: Mapping[str, Mapping], metric: str) -> Table:
 
 def comparison_table(compared: Sequence[Mapping], metric: str) -> Table:
     """Models on the same documents, and how far the first one is ahead of each."""
-    table = _table(f"Models ({metric_title(metric)})", "", "threshold", "F1", "95 % interval", "first is ahead by", "p")
+    table = plain_table(
+        f"Models ({metric_title(metric)})", "", "threshold", "F1", "95 % interval", "first is ahead by", "p"
+    )
     for model in compared:
         ahead = model["difference"]
         difference = f"{ahead['f1']:+.3f} ({_interval((ahead['low'], ahead['high']))})" if ahead else "–"
@@ -293,7 +296,7 @@ def comparison_table(compared: Sequence[Mapping], metric: str) -> Table:
 
 def error_table(errors: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
     """The number of gold and predicted spans of each class."""
-    table = _table("Spans by class", "", *errors)
+    table = plain_table("Spans by class", "", *errors)
     sides = [groups.get("all", {}) for groups in errors.values()]
     for error in ErrorClass:
         counts = [side.get(error.value, 0) for side in sides]

@@ -29,7 +29,7 @@ from gliner2 import AutoExtractor
 from rich.console import Console
 
 from glinerko.cli import SCORES, make_console, option, parse_arguments, run, set_log_levels
-from glinerko.common import DataError, GlinerkoError, LoadError, check_writable, read_yaml
+from glinerko.common import DataError, GlinerkoError, LoadError, check_writable, read_yaml, write_json_lines
 from glinerko.corpus.reading import label_schema, load_rows, require_labels
 from glinerko.corpus.report import report_data
 from glinerko.corpus.rows import Example, LabelSchema, Span, check_labels
@@ -63,7 +63,7 @@ from glinerko.scoring.metrics import (
 from glinerko.sharing.card import weights_digest
 from glinerko.sharing.page import write_report
 from glinerko.sharing.tables import evaluation_tables, evaluation_warnings
-from glinerko.training.checkpoints import BEST, REPORT
+from glinerko.training.checkpoints import BEST, REPORT, REPORT_CANDIDATES
 
 DATA = Path(__file__).parents[1] / "data"
 TARGETS = ["overall=0.50", "Disease=0.55", "Drug=0.45", "Procedure=0.40", "Biomarker=0.35"]
@@ -183,6 +183,11 @@ def main() -> None:
 
     tell = partial(console.print, style="yellow", soft_wrap=True)
     write_report(directory, result, ours.scores, curve, ours.examples, judged, tell)
+    candidates = zip(ours.examples, ours.predictions.candidates, strict=True)
+    write_json_lines(
+        directory / REPORT_CANDIDATES,
+        ({"id": each.id, "spans": [[*span.key, round(span.score, 4)] for span in spans]} for each, spans in candidates),
+    )
     for shown in (*evaluation_tables(result), *evaluation_warnings(result)):
         console.print(shown)
     console.print(f"Report {directory / 'index.html'}, report.md, report.json and plots beside it")

@@ -263,3 +263,8 @@ def test_a_model_is_scored_without_a_cache_that_can_be_written(saved, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "/proc/nope: cannot be written" in result.stderr
     assert json.loads((tmp_path / "report" / "report.json").read_text())["documents"] == 8
+    candidates = [json.loads(line) for line in (tmp_path / "report" / "candidates.jsonl").open()]
+    rows, _ = load_rows(str(tmp_path / "few.jsonl"))
+    assert [each["id"] for each in candidates] == rows["id"][:]
+    assert all(0.05 <= score <= 1 for each in candidates for *_, score in each["spans"])
+    assert sum(len(each["spans"]) for each in candidates) > 8

@@ -34,6 +34,8 @@ DATA_REPORT, HISTORY, VALIDATION = "data_report.json", "history.jsonl", "validat
 BEST, REPORT = "best", "report"
 """The directory of its best model, and that of an evaluation of it with the figures and the counts of each document."""
 REPORT_FIGURES, REPORT_COUNTS = "report.json", "counts.jsonl"
+REPORT_CANDIDATES = "candidates.jsonl"
+"""Every span with a score of at least 0.05, overlapping or not: ``{"id", "spans": [[start, end, label, score]]}``."""
 
 
 _MANIFEST = "checkpoint.json"

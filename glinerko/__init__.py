@@ -27,6 +27,7 @@ The rooms, in reading order; each imports only from those above it:
         swap          the surgical swap, and its options
     scoring/          how good it is
         metrics       scores, intervals, comparisons: one entry a metric
+        learning_curve  what more documents would bring
         analysis      why it fails
         gliner        GLiNER v1 models, to compare with
         ner_f1        the metrics for the evaluate library

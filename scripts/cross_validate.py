@@ -13,6 +13,7 @@ A recipe is a YAML list of stages. A stage is the name of a script in scripts/ w
 
 The first stages without {fold}, {train} and {dev} run once for all folds. A stage that finished with the same options
 is not run again: variants share the stages before the training, and the same command continues after an interruption.
+--shares 0.25 0.5 1 trains on shares of the training documents of each fold, and tells what more documents would bring.
 With --jobs 2, two folds run at the same time and each gets half of the cores: on a CPU that is faster.
 
 The epoch and the threshold are chosen on validation documents from the training side of each fold. The scores are
@@ -22,7 +23,9 @@ computed on the held-out documents of all folds together, with 95 % bootstrap in
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import shlex
 import subprocess
 import sys
@@ -30,7 +33,8 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -51,8 +55,9 @@ from glinerko.common import (
 )
 from glinerko.corpus.reading import load_rows, write_rows
 from glinerko.corpus.splits import fold_rows
+from glinerko.scoring.learning_curve import curve_points, forecast
 from glinerko.scoring.metrics import METRICS, Scores, compare_scores
-from glinerko.sharing.tables import comparison_table, score_table
+from glinerko.sharing.tables import comparison_table, curve_table, score_table
 from glinerko.training.checkpoints import BEST, REPORT_COUNTS, REPORT_FIGURES
 
 SCRIPTS = Path(__file__).parent
@@ -75,7 +80,11 @@ class Arguments:
     folds: int = option(5, "number of folds; the same texts stay in one fold", at_least=2)
     only: list[int] | None = option(None, "folds to run, counted from 0 (default: all)", at_least=0)
     jobs: int = option(1, "number of folds that run at the same time", at_least=1)
-    seed: int = option(42, "random seed of the folds", at_least=0)
+    shares: list[float] | None = option(
+        None, "learning curve: shares of the training documents of each fold, such as 0.25 0.5 1", above=0, at_most=1
+    )
+    more_documents: int = option(200, "further documents whose effect the learning curve predicts", at_least=1)
+    seed: int = option(42, "random seed of the folds, and of the shares", at_least=0)
     metric: str = option("string_f1", "reported and compared metric", choices=lambda: METRICS)
 
 
@@ -102,9 +111,15 @@ def main() -> None:
     shared = list(takewhile(lambda stage: not any(place in str(stage[1]) for place in OF_A_FOLD), stages[:-1]))
     for stage in shared:
         common.run(*stage)
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda number: run_fold(number, parts, stages[len(shared) :], common, args, more), chosen))
-    report(args, chosen, {"recipe": str(recipe), "flags": more, "folds": chosen, "seed": args.seed})
+    shares = sorted({*(args.shares or [1.0])})
+    for share in shares:
+        with ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(partial(run_fold, parts, stages[len(shared) :], common, args, more, share), chosen))
+    about = {"recipe": str(recipe), "flags": more, "folds": chosen, "seed": args.seed}
+    if args.shares:
+        report_curve(args, chosen, shares, about)
+    else:
+        report(args, chosen, about)
 
 
 def take_recipe() -> tuple[Path, list[str]]:
@@ -218,15 +233,32 @@ class Pipeline:
             )
 
 
-def run_fold(
-    number: int, parts: list[Dataset], stages: list[Stage], common: Pipeline, args: Arguments, more: list[str]
-) -> None:
-    """Run ``stages`` on all ``parts`` except ``number``, and score the trained model on that one."""
+def fold_directory(args: Arguments, number: int, share: float = 1.0) -> Path:
+    """Where a fold is, or a share of its training documents."""
     fold = Path(args.output_dir) / f"fold-{number}"
+    return fold if share == 1 else fold / f"share-{share:g}"
+
+
+def run_fold(
+    parts: list[Dataset],
+    stages: list[Stage],
+    common: Pipeline,
+    args: Arguments,
+    more: list[str],
+    share: float,
+    number: int,
+) -> None:
+    """Run ``stages`` on a share of all ``parts`` except ``number``, and score the trained model on that one.
+
+    A smaller share is a part of a larger one.
+    """
+    fold = fold_directory(args, number, share)
     train, dev = fold / "train.jsonl", fold / "dev.jsonl"
     for file in (train, dev):
         check_output(file, args.train_file)
-    write_rows(concatenate_datasets([part for index, part in enumerate(parts) if index != number]), train)
+    rows = concatenate_datasets([part for index, part in enumerate(parts) if index != number])
+    order = random.Random(f"{args.seed}-{number}").sample(range(len(rows)), len(rows))
+    write_rows(rows.select(sorted(order[: math.ceil(share * len(rows))])), train)
     write_rows(parts[number], dev)
     pipeline = Pipeline(
         {**common.places, "{fold}": [str(fold)], "{train}": [str(train)], "{dev}": [str(dev)]},
@@ -247,7 +279,8 @@ def report(args: Arguments, folds: list[int], about: dict[str, Any]) -> None:
     """Print the scores of this variant and its comparison with others, and write them with ``about`` to a file."""
     names = (args.name, *(args.compare or ()))
     directory = Path(args.output_dir)
-    variants = [pool_scores(directory, name, folds, args.metric) for name in names]
+    places = [[fold_directory(args, number) / name / "dev" for number in folds] for name in names]
+    variants = [pool_scores(each, args.metric) for each in places]
     compared = compare_scores([(name, None, scores) for name, scores in zip(names, variants, strict=True)])
     own, file = variants[0], directory / f"{args.name}.json"
     title = f"{args.name}, {args.metric} on {len(own.counts)} held-out documents of {len(folds)} folds"
@@ -258,21 +291,51 @@ def report(args: Arguments, folds: list[int], about: dict[str, Any]) -> None:
     console.print(f"Scores   {file}")
 
 
-def pool_scores(directory: Path, name: str, folds: list[int], metric: str) -> Scores:
-    """The scores of a variant on the held-out documents of ``folds`` together.
+def report_curve(args: Arguments, folds: list[int], shares: list[float], about: dict[str, Any]) -> None:
+    """Print the scores by the number of training documents, and what more documents would bring."""
+    sizes, counts = [], []
+    for share in shares:
+        places = [fold_directory(args, number, share) for number in folds]
+        sizes.append(sum(len(read_json_lines(place / "train.jsonl")) for place in places) / len(places))
+        counts.append([pool_scores([place / args.name / "dev"], args.metric).counts.sum(axis=1) for place in places])
+    points = curve_points(sizes, counts)
+    result: dict[str, Any] = {**about, "metric": args.metric, "points": [asdict(point) for point in points]}
+    console = make_console()
+    console.print(curve_table(points, args.metric))
+    if len(shares) > 1:
+        gain = forecast(sizes, counts, sizes[-1] + args.more_documents, since=sizes[-1])
+        result["forecast"] = {"more_documents": args.more_documents, **asdict(gain)}
+        console.print(
+            f"{args.more_documents:,} more documents like these: about {gain.low:+.3f} to {gain.high:+.3f} "
+            f"{METRICS[args.metric].title} ({gain.f1:+.3f} on the curve)"
+        )
+    known = sum(size <= sizes[-1] / 2 for size in sizes)
+    if known > 1:
+        test = forecast(sizes[:known], counts[:known], sizes[-1])
+        result["check"] = {**asdict(test), "measured": points[-1].f1}
+        console.print(
+            f"Check: from {round(sizes[known - 1]):,} documents or fewer, the curve predicts {test.f1:.3f} "
+            f"({test.low:.3f} – {test.high:.3f}) for {test.documents:,}; measured {points[-1].f1:.3f}"
+        )
+    file = Path(args.output_dir) / f"{args.name}-curve.json"
+    write_json(file, result)
+    console.print(f"Curve    {file}")
+
+
+def pool_scores(scored_directories: Sequence[Path], metric: str) -> Scores:
+    """The scores on the held-out documents of several evaluations together.
 
     Raises:
         GlinerkoError: The variant was not run on one of them.
     """
     labels, counts = None, []
-    for number in folds:
-        scored = directory / f"fold-{number}" / name / "dev"
+    for scored in scored_directories:
         if not (scored / REPORT_COUNTS).is_file():
-            raise GlinerkoError(f"{scored}: {name!r} was not run on fold {number}")
+            raise GlinerkoError(f"{scored}: no scores; run {scored.parent.name!r} on this fold first")
         own = list(read_json(scored / REPORT_FIGURES)[metric]["labels"])
         labels = labels or own
         if sorted(labels) != sorted(own):
-            raise GlinerkoError(f"{scored}: other labels than in fold {folds[0]}: {', '.join(own)}")
+            raise GlinerkoError(f"{scored}: other labels than in {scored_directories[0]}: {', '.join(own)}")
         order = [own.index(label) for label in labels]  # each fold has the order of its own training documents
         documents = (document[metric] for document in read_json_lines(scored / REPORT_COUNTS))
         counts += [[document[place] for place in order] for document in documents]

@@ -16,6 +16,7 @@ from glinerko.corpus.report import DataReport, PieceReport
 from glinerko.corpus.windows import Outcome
 from glinerko.model.swap import SwapReport
 from glinerko.scoring.analysis import ErrorClass
+from glinerko.scoring.learning_curve import Point
 from glinerko.scoring.metrics import METRICS, metric_title
 
 if TYPE_CHECKING:
@@ -276,6 +277,14 @@ def target_table(targets: Mapping[str, Mapping], metric: str) -> Table:
         target = "–" if score["target"] is None else f"{score['target']:.2f}"
         verdict = Text(score["verdict"] or "–", colour)
         table.add_row(name, f"{score['f1']:.3f}", _interval(score["f1_interval"]), target, verdict)
+    return table
+
+
+def curve_table(points: Sequence[Point], metric: str) -> Table:
+    """F1 by the number of training documents."""
+    table = plain_table(f"Learning curve ({metric_title(metric)})", "training documents", "F1", "95 % interval")
+    for point in points:
+        table.add_row(f"{point.documents:,}", f"{point.f1:.3f}", _interval(point.f1_interval))
     return table
 
 

@@ -195,8 +195,14 @@ def replace_file(path: str | Path) -> Iterator[TextIO]:
         raise
 
 
+def unfinished_files(path: str | Path) -> tuple[Path, Path]:
+    """The files of an output that :func:`resume_file` has not finished: its lines, and what they depend on."""
+    target = Path(os.path.realpath(path))
+    return target.with_name(f"{target.name}.partial"), target.with_name(f"{target.name}.partial.json")
+
+
 @contextmanager
-def resume_file(path: str | Path, identity: Mapping[str, Any]) -> Iterator[tuple[TextIO, list[str] | Iterator[str]]]:
+def resume_file(path: str | Path, identity: Mapping[str, Any]) -> Iterator[tuple[TextIO, Iterator[str]]]:
     """A UTF-8 file of lines that takes the place of ``path`` at the end. If the block raises an error, it stays beside.
 
     A later call goes on with what an earlier one left, in ``PATH.partial``. A pipe or device is written directly.
@@ -212,38 +218,43 @@ def resume_file(path: str | Path, identity: Mapping[str, Any]) -> Iterator[tuple
     """
     if os.path.exists(path) and not os.path.isfile(path):
         with replace_file(path) as file:
-            yield file, []
+            yield file, iter(())
         return
-    target = Path(os.path.realpath(path))
-    partial, beside = (target.with_name(f"{target.name}.partial{suffix}") for suffix in ("", ".json"))
+    target, (partial, beside) = Path(os.path.realpath(path)), unfinished_files(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        file = partial.open("a+", encoding="utf-8", errors=ESCAPE)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise DataError(f"{partial}: another process writes it") from error
+        # Append: nothing is lost before the lock is there. Not closed before the end: the lock is on the open file.
+        file = partial.open("a", encoding="utf-8", errors=ESCAPE)
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DataError(f"{partial}: another process writes it") from error
+            if not partial.exists() or not os.path.samestat(partial.stat(), os.fstat(file.fileno())):
+                raise DataError(f"{partial}: another process has just finished it")
+            size = partial.stat().st_size
+            if size and not beside.is_file():
+                raise DataError(f"{partial}: not made by this command; move it away")
+            if size and read_json(beside) != json.loads(json.dumps(identity)):
+                raise DataError(f"{partial}: made with another model or other options: delete it to start again")
+            os.truncate(partial, _end_of_last_line(partial))
+            write_json(beside, identity)
+            try:
+                yield file, read_lines(partial)
+            except BaseException:
+                with suppress(OSError):
+                    file.flush()
+                if not partial.stat().st_size:
+                    partial.unlink()
+                    beside.unlink()
+                raise
+            file.flush()
+            if target.exists():
+                shutil.copymode(target, partial)
+            partial.replace(target)
+            beside.unlink()
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
-    with file:
-        size = _end_of_last_line(partial)
-        if size and read_json(beside) != json.loads(json.dumps(identity)):
-            raise DataError(f"{partial}: left by a run with another model or other options; delete it to start anew")
-        os.truncate(partial, size)
-        write_json(beside, identity)
-        try:
-            yield file, read_lines(partial)
-        except OSError as error:
-            raise _not_written(path, error) from error
-        finally:
-            with suppress(OSError):
-                file.flush()
-            if not partial.stat().st_size:
-                partial.unlink()
-                beside.unlink()
-    if target.exists():
-        shutil.copymode(target, partial)
-    partial.replace(target)
-    beside.unlink()
+        raise _not_written(path, error) from error
 
 
 def _end_of_last_line(path: Path) -> int:
@@ -261,9 +272,14 @@ def _end_of_last_line(path: Path) -> int:
 
 
 def _not_written(path: str | Path, error: OSError) -> Exception:
-    """The error to raise if writing ``path`` ended in ``error``: one that names no file, like a full disk, is of it."""
-    of_file = type(error) is OSError and error.errno and not error.filename
-    return DataError(f"{path}: cannot be written ({error.strerror})") if of_file else error
+    """The error to raise if writing ``path`` ended in ``error``.
+
+    One that names no file, like a full disk, is of ``path``, and so is one that names a file beside it.
+    """
+    elsewhere = error.filename and not str(error.filename).startswith(str(Path(os.path.realpath(path)).parent))
+    if isinstance(error, BrokenPipeError) or not error.errno or elsewhere:
+        return error
+    return DataError(f"{path}: cannot be written ({error.strerror})")
 
 
 def write_text(path: str | Path, content: str) -> None:

@@ -27,7 +27,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from glinerko.cli import choose_device, option, parse_arguments, run, set_log_levels
-from glinerko.common import ESCAPE, DataError, GlinerkoError, check_output, file_digest, resume_file
+from glinerko.common import ESCAPE, DataError, GlinerkoError, check_output, file_digest, resume_file, unfinished_files
 from glinerko.corpus.reading import read_texts
 from glinerko.hub import fetch
 from glinerko.model.attention import read_faster
@@ -35,6 +35,8 @@ from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
 
 Document = tuple[str, str]
 """Its id and its text."""
+MODEL_FILES = (".json", ".safetensors", ".tsv")
+"""The files whose content decides what is found."""
 AT_ONCE = 1024
 """How many documents of a stream are read ahead at most."""
 
@@ -56,8 +58,12 @@ def main() -> None:
     set_log_levels(is_main_process=False)
     if args.text and args.input_file is not None:
         raise GlinerkoError("pass --text or --input_file, not both")
+    for name in ("input_file", "output_file"):
+        if getattr(args, name) == "":
+            raise GlinerkoError(f"--{name}: the name is empty")
     if args.output_file and not args.text:
-        check_output(args.output_file, 0 if args.input_file is None else args.input_file)
+        for file in (args.output_file, *unfinished_files(args.output_file)):
+            check_output(file, 0 if args.input_file is None else args.input_file)
     documents, total = find_documents(args)
     directory = fetch(args.model)
     model = load_extractor(directory, map_location=choose_device(args.device))
@@ -70,7 +76,7 @@ def main() -> None:
     if not args.output_file:
         write_answers(args, model, documents, bar, sys.stdout, iter(()))
         return
-    files = {path.name: file_digest(path) for path in sorted(directory.glob("*.*")) if path.suffix != ".md"}
+    files = {path.name: file_digest(path) for path in sorted(directory.rglob("*.*")) if path.suffix in MODEL_FILES}
     identity = {"model": files, "labels": args.labels, "threshold": args.threshold}
     with resume_file(args.output_file, identity) as (file, done):
         try:
@@ -128,34 +134,40 @@ def write_answers(
     empty: list[str] = []
     for group in groups:
         waiting: deque[Document] = deque()
-        for spans in model.stream_entities(texts_of(group, done, waiting, bar), args.labels, **options):
+        for spans in model.stream_entities(texts_of(group, done, waiting, bar, file), args.labels, **options):
             identifier, text = waiting.popleft()
             entities = [span.to_record(text) for span in spans]
             file.write(json.dumps({"id": identifier, "text": text, "entities": entities}, ensure_ascii=False) + "\n")
             advance(bar)
             empty += [] if text.strip() else [identifier]
     bar.close()
+    if next(done, None) is not None:
+        raise DataError(f"{file.name}: has more documents than the input: delete the file to start again")
     if empty:
         print(f"{len(empty)} documents have no text, the first is {empty[0]}: no entities", file=sys.stderr)
     if args.output_file:
         print(f"{bar.n} documents to {args.output_file}", file=sys.stderr)
 
 
-def texts_of(documents: Iterable[Document], done: Iterator[str], waiting: deque[Document], bar: tqdm) -> Iterator[str]:
+def texts_of(
+    documents: Iterable[Document], done: Iterator[str], waiting: deque[Document], bar: tqdm, file: TextIO
+) -> Iterator[str]:
     """The texts to read, while their documents are put in ``waiting``; those that are done are passed over.
 
     Raises:
         DataError: What is done is not of these documents.
     """
-    documents = iter(documents)
-    for line, document in zip(done, documents):  # noqa: B905 - each group takes its part of the lines
+    for document in documents:
+        line = next(done, None)
+        if line is None:
+            waiting.append(document)
+            yield document[1]
+            continue
         record = json.loads(line)
         if (record["id"], record["text"]) != document:
-            raise DataError(f"the unfinished output is of another input than document {document[0]}: delete it")
+            where = f"{file.name}, line {bar.n + 1}"
+            raise DataError(f"{where}: of another input than document {document[0]}: delete the file to start again")
         advance(bar)
-    for document in documents:
-        waiting.append(document)
-        yield document[1]
 
 
 def advance(bar: tqdm) -> None:

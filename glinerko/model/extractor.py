@@ -6,6 +6,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,7 +41,7 @@ from glinerko.corpus.words import (
 )
 from glinerko.hub import fetch, load_config, require_gliner2
 from glinerko.model.lora import adapter_base, has_lora, merge_adapter, save_adapter
-from glinerko.model.prediction import answer, in_batches, overlap_resolver
+from glinerko.model.prediction import answer, gliner2_policy, in_batches, overlap_resolver
 from glinerko.model.settings import Settings
 from glinerko.model.spans import Prompt, SpanScorer
 
@@ -54,6 +55,11 @@ EntityTypes = str | Sequence[str] | Mapping[str, str | Mapping[str, Any] | None]
 """Labels, or a description or gliner2's options for each label."""
 SchemaLike = Schema | Mapping[str, Any]
 """gliner2's schema builder, or the dictionary that it can be made from, or the one that it makes."""
+_SCHEMA_KEYS = (
+    "entities", "entity_descriptions", "classifications", "json_structures", "json_descriptions", "relations",
+    "relation_descriptions", "record_metadata",
+)  # fmt: skip
+"""The keys of a schema in gliner2's own form."""
 _REFERENCE_TEXT = "환자는 제2형 당뇨병으로 인슐린을 투여받았고, 혈액 검사에서 HbA1c가 8.2%였다."
 
 
@@ -66,7 +72,16 @@ class KoreanSpanExtractor(SpanScorer):
         return Settings.from_config(vars(self.config))
 
     def configure(self, **changes: Any) -> None:
-        """Change fields of :class:`Settings`. They are saved with the model, by gliner2 as well."""
+        """Change fields of :class:`Settings`. They are saved with the model, by gliner2 as well.
+
+        Raises:
+            DataError: ``window`` is no pair of ``max_length`` and ``window_overlap`` that leaves room for a text.
+        """
+        window = changes.get("window") or {}
+        for name, pieces in window.items():
+            if name not in ("max_length", "window_overlap"):
+                raise DataError(f"window has no {name!r}: it takes max_length and window_overlap, in pieces")
+            require_number(name, pieces, whole=True, at_least=0)
         for name, value in replace(self.settings, **changes).to_config().items():
             setattr(self.config, name, value)
 
@@ -175,8 +190,7 @@ class KoreanSpanExtractor(SpanScorer):
             DataError: A text, label, schema or value that cannot be used.
             LoadError: No labels are given, and the model names none.
         """
-        if isinstance(texts, str):
-            raise DataError("batch_extract takes a list of texts; extract takes one")
+        require_texts(texts)
         if not format_results or hidden_states is not None:
             raise DataError("format_results=False and hidden_states are not supported: texts are read in windows")
         if chunk_size not in (None, 384) or chunk_overlap not in (None, 64):  # what gliner2's own methods pass
@@ -210,6 +224,7 @@ class KoreanSpanExtractor(SpanScorer):
 
         Memory depends neither on the number of texts nor on the length of one.
         """
+        require_texts(texts)
         schema = self._entity_schema(entity_types)
         options = {"batch_size": batch_size, "threshold": threshold, "overlap_policy": overlap_policy}
         for found in self._read(((text, schema) for text in texts), confidence=True, spans=True, **options):
@@ -231,12 +246,14 @@ class KoreanSpanExtractor(SpanScorer):
         spans: bool,
     ) -> Iterator[dict[str, Any]]:
         """The one way from texts to answers: see :meth:`batch_extract`."""
-        if batch_size < 1 or (max_len is not None and max_len < 1):
-            raise DataError("batch_size and max_len must be at least 1")
+        require_number("batch_size", batch_size, whole=True, at_least=1)
+        require_number("max_len", 1 if max_len is None else max_len, whole=True, at_least=1)
+        if threshold is not None:
+            require_number("threshold", threshold, at_least=0, at_most=1)
         resolve = overlap_resolver(overlap_policy)
         prompts: dict[int, tuple[Prompt, int]] = {}
         overlap = self.window_limits.get("window_overlap", WINDOW_OVERLAP)
-        being_read: deque[str] = deque()
+        being_read: deque[tuple[str, Prompt]] = deque()
 
         def windows_of(text: str, words: list[Offsets], prompt: Prompt, room: int) -> Iterator[tuple]:
             if max_len is not None and len(words) > max_len:
@@ -244,57 +261,69 @@ class KoreanSpanExtractor(SpanScorer):
             pieces = [len(pieces) for pieces in self.processor.word_pieces(text, words)]
             windows = cut_windows(words, pieces, room, overlap) or [(0, 0)]
             for begin, window in row_windows({"text": text, "words": words, "windows": windows}, ()):
-                yield begin, window, prompt
+                yield (begin, prompt), window
 
         def documents_in_windows() -> Iterator[Iterator[tuple]]:
             for chunk in chunks_of_texts(documents):
                 for (text, schema), words in zip(chunk, self.processor.split([text for text, _ in chunk]), strict=True):
                     if id(schema) not in prompts:
-                        prompts[id(schema)] = self._prompt(schema, threshold)
-                    being_read.append(text)
+                        prompts[id(schema)] = self._prompt(schema, threshold, overlap_policy)
+                    being_read.append((text, prompts[id(schema)][0]))
                     yield windows_of(text, words, *prompts[id(schema)])
 
         def run(batch: Sequence[tuple]) -> list[dict[str, Any]]:
-            return self.extract_from_windows([window for _, window, _ in batch], [prompt for *_, prompt in batch])
+            return self.extract_from_windows([window for _, window in batch], [prompt for (_, prompt), _ in batch])
 
         self.eval()
-        for results in in_batches(documents_in_windows(), run, batch_size, length=lambda item: len(item[1].words)):
-            yield answer(being_read.popleft(), results, resolve, confidence=confidence, spans=spans)
+        for results in in_batches(documents_in_windows(), run, batch_size):
+            text, prompt = being_read.popleft()
+            begins = [(begin, result) for (begin, _), result in results]
+            yield answer(text, prompt, begins, resolve, confidence=confidence, spans=spans)
 
-    def _prompt(self, schema: SchemaLike | None, threshold: float | None) -> tuple[Prompt, int]:
+    def _prompt(
+        self, schema: SchemaLike | None, threshold: float | None = None, overlap_policy: str | None = None
+    ) -> tuple[Prompt, int]:
         """What to ask, and the pieces of text that fit in a window beside it."""
-        if schema is None or isinstance(schema, str):
-            schema = self._entity_schema(schema)
-        elif not (isinstance(schema, Mapping) or hasattr(schema, "build")):
-            raise DataError(f"a schema must be gliner2's Schema or a dictionary, found {type(schema).__name__}")
-        elif isinstance(schema, Mapping) and schema.keys() <= SchemaInput.model_fields.keys():
-            try:
-                schema = Schema.from_dict(dict(schema))
-            except ValidationError as error:
-                reasons = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-                raise DataError(f"the schema cannot be used: {'; '.join(reasons)}") from error
-            except ValueError as error:
-                raise DataError(f"the schema cannot be used: {first_line(error)}") from error
-        (tasks,), (metadata,) = self._build_schema_dicts_and_metadata([schema])
-        labels = check_labels(tasks.get("entities") or ())
-        given = {**tasks.get("entities", {}), **tasks.get("entity_descriptions", {})}
-        described = {label: text for label, text in given.items() if text and isinstance(text, str)}
-        described = {**self.settings.descriptions, **described}
-        tasks = {**tasks, "entity_descriptions": {name: described[name] for name in labels if name in described}}
-        if threshold is None:
-            known = metadata["entity_metadata"]
-            options = {label: dict(known.get(label, {})) for label in tasks.get("entities") or ()}
-            for each in options.values():
-                each["threshold"] = self.choose_threshold(each.get("threshold"))
-            metadata = {**metadata, "entity_metadata": options}
-        prompt = Prompt(tasks, metadata, 0.5 if threshold is None else self.choose_threshold(threshold))
-        return prompt, text_room(self.processor, tasks, **self.window_limits)
+        with schema_errors():
+            if schema is None or isinstance(schema, str):
+                schema = self._entity_schema(schema)
+            elif isinstance(schema, Mapping):
+                schema = read_schema(schema)
+            elif not hasattr(schema, "build") or isinstance(schema, type):
+                raise ValueError(f"it must be gliner2's Schema or a dictionary, found {type(schema).__name__}")
+            (tasks,), (metadata,) = self._build_schema_dicts_and_metadata([schema])
+            if not all(task["labels"] for task in tasks.get("classifications") or ()):
+                raise ValueError("a classification has no labels")
+            labels = check_labels(tasks.get("entities") or ())
+            given = {**tasks.get("entities", {}), **tasks.get("entity_descriptions", {})}
+            described = {label: text for label, text in given.items() if text and isinstance(text, str)}
+            described = {**self.settings.descriptions, **described}
+            tasks = {**tasks, "entity_descriptions": {name: described[name] for name in labels if name in described}}
+            metadata = {**metadata, "_overlap_policy": gliner2_policy(overlap_policy)}
+            if threshold is None:
+                known = metadata["entity_metadata"]
+                options = {label: dict(known.get(label, {})) for label in tasks.get("entities") or ()}
+                for each in options.values():
+                    each["threshold"] = self.choose_threshold(each.get("threshold"))
+                metadata["entity_metadata"] = options
+            prompt = Prompt(tasks, metadata, 0.5 if threshold is None else threshold)
+            return prompt, text_room(self.processor, tasks, **self.window_limits)
+
+    def _classification_schema(self, tasks: Mapping[str, Any]) -> Schema:
+        with schema_errors():
+            return super()._classification_schema(tasks)
+
+    def _json_schema(self, structures: Mapping[str, Any]) -> Schema:
+        with schema_errors():
+            return super()._json_schema(structures)
 
     def _entity_schema(self, requested: EntityTypes | None) -> Schema:
         """gliner2's schema of these labels, or of this model's own."""
         requested = [requested] if isinstance(requested, str) else requested or self.settings.labels
         if not requested:
             raise LoadError("the model names no labels of its own: pass entity_types")
+        if not isinstance(requested, Iterable):
+            raise DataError(f"labels must be a list, found {type(requested).__name__}")
         names = check_labels(requested)
         configs = requested.values() if isinstance(requested, Mapping) else [None] * len(names)
         types = {}
@@ -302,7 +331,8 @@ class KoreanSpanExtractor(SpanScorer):
             types[label] = {"description": config} if isinstance(config, str) else config or {}
             if not isinstance(types[label], Mapping):
                 raise DataError(f"the description of {label!r} must be a string, found {config!r}")
-        return self.create_schema().entities(types)
+        with schema_errors():
+            return self.create_schema().entities(types)
 
     def choose_threshold(self, requested: float | None = None) -> float:
         """The requested threshold, or otherwise this model's own, or otherwise gliner2's default.
@@ -311,9 +341,7 @@ class KoreanSpanExtractor(SpanScorer):
             DataError: The requested one does not lie between 0 and 1.
         """
         threshold = next(value for value in (requested, self.threshold, 0.5) if value is not None)
-        if not 0 <= threshold <= 1:
-            raise DataError(f"threshold {threshold}: it must lie between 0 and 1")
-        return threshold
+        return require_number("threshold", threshold, at_least=0, at_most=1)
 
     def reference_scores(self) -> list[list[float]] | None:
         """The best score of the spans that start at each word of a fixed sentence: ``[labels, words]``.
@@ -396,6 +424,60 @@ class KoreanSpanExtractor(SpanScorer):
         # The class with which plain gliner2 loads these files.
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         write_json(directory / "config.json", {**config, "architectures": [SpanExtractor.__name__]})
+
+
+def require_number(
+    name: str, value: Any, *, whole: bool = False, at_least: float, at_most: float = math.inf
+) -> int | float:
+    """``value``, if it is a number in this range.
+
+    Raises:
+        DataError: It is not.
+    """
+    kind = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kind) or not at_least <= value <= at_most:
+        described = "a whole number" if whole else "a number"
+        limits = f"of at least {at_least}" if at_most == math.inf else f"between {at_least} and {at_most}"
+        raise DataError(f"{name} {value!r}: it must be {described} {limits}")
+    return value
+
+
+def require_texts(texts: Any) -> None:
+    """Stop if ``texts`` is no collection of texts.
+
+    Raises:
+        DataError: It is one text, or nothing that can be read one after the other.
+    """
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        raise DataError(f"expected a list of texts, found {type(texts).__name__}; extract_entities takes one text")
+
+
+@contextmanager
+def schema_errors() -> Iterator[None]:
+    """Whatever gliner2 raises about a schema that it cannot use, as one line.
+
+    Raises:
+        DataError: With the reason.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        reasons = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise DataError(f"the schema cannot be used: {'; '.join(reasons)}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the schema cannot be used: {first_line(error)}") from error
+
+
+def read_schema(schema: Mapping[str, Any]) -> Schema | Mapping[str, Any]:
+    """A schema in gliner2's own form, or gliner2's builder for one that it can be made from.
+
+    Raises:
+        ValueError: A key is unknown, or gliner2 refuses the content.
+    """
+    unknown = [key for key in schema if key not in SchemaInput.model_fields and key not in _SCHEMA_KEYS]
+    if unknown or not schema:
+        raise ValueError(f"it has no key {unknown[0]!r}" if unknown else "it asks for nothing")
+    return Schema.from_dict(dict(schema)) if schema.keys() <= SchemaInput.model_fields.keys() else schema
 
 
 def chunks_of_texts(documents: Iterable[tuple[str, T]]) -> Iterator[list[tuple[str, T]]]:
@@ -497,7 +579,7 @@ def load_extractor(
             attention_backend=backend,
             disentangled_flash_options=pop_disentangled_flash_options(attention),
         )
-    except (ImportError, TypeError, ValueError) as error:
+    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:  # each backend raises its own
         raise LoadError(f"{name_or_path}: {first_line(error)}") from error
 
 

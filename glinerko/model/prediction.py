@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from gliner2.inference.chunking import TextChunk, _strip_span_metadata, merge_chunk_results
 from gliner2.inference.overlap import normalize_overlap_policy, resolve_overlaps
-from gliner2.inference.runtime import format_entity_dict, format_results
+from gliner2.inference.runtime import format_entity_dict, format_results, format_struct
 from tqdm import tqdm
 
 from glinerko.common import DataError
@@ -30,7 +30,7 @@ from glinerko.model.spans import Prompt, SpanScorer
 
 POOL = 64
 """How many batches of windows wait at a time, so that windows of similar length share a batch."""
-T, R = TypeVar("T"), TypeVar("R")
+K, R = TypeVar("K"), TypeVar("R")
 
 
 @dataclass
@@ -131,10 +131,10 @@ def collect(
         return results
 
     predictions = Predictions()
-    for results in in_batches(documents, run, batch_size, length=lambda item: len(item[1].words)):
+    for results in in_batches(documents, run, batch_size):
         predictions.windows += len(results)
         predictions.closed_gates += sum(not result["entities"] for _, result in results)
-        found = merge_entities((begin, result) for (begin, _), result in results)
+        found = merge_entities(results)
         predictions.candidates.append(
             sorted(Span(*offsets, label, m["confidence"]) for label, ms in found.items() for offsets, m in ms.items())
         )
@@ -142,32 +142,34 @@ def collect(
 
 
 def in_batches(
-    documents: Iterable[Iterable[T]],
-    run: Callable[[Sequence[T]], Iterable[R]],
+    documents: Iterable[Iterable[tuple[K, Window]]],
+    run: Callable[[Sequence[tuple[K, Window]]], Iterable[R]],
     batch_size: int,
-    *,
-    length: Callable[[T], int],
-) -> Iterator[list[tuple[T, R]]]:
-    """Run batches of items of similar length, and yield each document's items with their results, in order.
+) -> Iterator[list[tuple[K, R]]]:
+    """Run batches of windows of similar length, and yield the results of each document's windows, in order.
 
-    The items of a document are read one after the other, and at most :data:`POOL` batches of them wait at a time, so
-    memory depends on neither the number of documents nor the length of one.
+    The windows of a document are made one after the other, and at most :data:`POOL` batches of them wait at a time.
+    Of a window that was run only its key is kept.
+
+    Args:
+        documents: The windows of each document, each with a key.
+        run: Returns a result for each window of a batch.
     """
-    waiting: list[tuple[list[tuple[T, R]], int, T]] = []
-    unfinished: deque[list[tuple[T, R]]] = deque()
+    waiting: list[tuple[list[tuple[K, R]], int, tuple[K, Window]]] = []
+    unfinished: deque[list[tuple[K, R]]] = deque()
 
     def run_all() -> None:
-        waiting.sort(key=lambda entry: length(entry[2]))
+        waiting.sort(key=lambda entry: len(entry[2][1].words))
         for first in range(0, len(waiting), batch_size):
             batch = waiting[first : first + batch_size]
             results = run([item for _, _, item in batch])
-            for (document, place, item), result in zip(batch, results, strict=True):
-                document[place] = item, result
+            for (document, place, (key, _)), result in zip(batch, results, strict=True):
+                document[place] = key, result
         waiting.clear()
 
-    for items in documents:
+    for windows in documents:
         unfinished.append([])
-        for item in items:
+        for item in windows:
             if len(waiting) == POOL * batch_size:
                 run_all()
                 while len(unfinished) > 1:
@@ -197,7 +199,8 @@ def merge_entities(windows: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[str
 
 def answer(
     text: str,
-    results: Sequence[tuple[tuple[int, Window, Prompt], Mapping[str, Any]]],
+    prompt: Prompt,
+    results: Sequence[tuple[int, Mapping[str, Any]]],
     resolve: Callable[[list[Span]], list[Span]],
     *,
     confidence: bool,
@@ -206,28 +209,16 @@ def answer(
     """The answers of a document's windows as one, in gliner2's form.
 
     Args:
-        results: Begin, content and prompt of each window, and gliner2's unformatted answer.
+        results: The begin of each window, and gliner2's unformatted answer.
         resolve: Resolves overlaps among the entities of the document.
         confidence: Whether to show scores.
         spans: Whether to show offsets.
     """
-    metadata = results[0][0][2].metadata
-    relations, tasks = metadata["relation_order"], metadata["classification_tasks"]
-    others = [
-        format_results({name: value for name, value in result.items() if name != "entities"}, True, relations, tasks)
-        for _, result in results
-    ]
-    if len(others) == 1:
-        merged = _strip_span_metadata(others[0], confidence, spans)
-    else:
-        chunks = [TextChunk(w.text, begin, begin + len(w.text), 0, len(w.words)) for (begin, w, _), _ in results]
-        merged = merge_chunk_results(text, chunks, others, confidence, spans)
-    if not (confidence or spans):  # gliner2 shows a relation as a pair then
-        found = merged.get("relation_extraction", {})
-        found |= {name: [(each["head"], each["tail"]) for each in pairs] for name, pairs in found.items()}
+    metadata = prompt.metadata
+    merged = _merge_other_tasks(text, metadata, results, confidence, spans)
     if not metadata["entity_order"]:
         return merged
-    found = merge_entities((begin, result) for (begin, *_), result in results)
+    found = merge_entities(results)
     candidates = [Span(*offsets, label, m["confidence"]) for label, ms in found.items() for offsets, m in ms.items()]
     chosen: dict[str, list] = {label: [] for label in metadata["entity_order"]}
     for span in sorted(resolve(candidates), key=lambda span: (-span.score, span.start, span.end)):
@@ -237,6 +228,35 @@ def answer(
     scalars = {label for label in chosen if options.get(label, {}).get("dtype", "list") != "list"}
     entities = {label: (ms or [None])[0] if label in scalars else ms for label, ms in chosen.items()}
     return {"entities": format_entity_dict(entities, confidence), **merged}
+
+
+def _merge_other_tasks(
+    text: str,
+    metadata: Mapping[str, Any],
+    results: Sequence[tuple[int, Mapping[str, Any]]],
+    confidence: bool,
+    spans: bool,
+) -> dict[str, Any]:
+    """The answers to all tasks but entities, merged as gliner2 merges its own chunks."""
+    relations, tasks = metadata["relation_order"], metadata["classification_tasks"]
+    others = [
+        format_results({name: value for name, value in result.items() if name != "entities"}, True, relations, tasks)
+        for _, result in results
+    ]
+    if len(others) == 1:
+        merged = _strip_span_metadata(others[0], confidence, spans)
+    else:
+        chunks = [TextChunk("", begin, begin, 0, 0) for begin, _ in results]  # only where it begins is read
+        merged = merge_chunk_results(
+            text, chunks, others, confidence, spans, overlap_policy=metadata["_overlap_policy"]
+        )
+    for name, value in merged.items():
+        if name == "relation_extraction" and not (confidence or spans):  # gliner2 shows a relation as a pair then
+            merged[name] = {kind: [(pair["head"], pair["tail"]) for pair in pairs] for kind, pairs in value.items()}
+        elif name not in (*tasks, "relation_extraction") and isinstance(value, list):
+            # Without offsets, equal strings of a field are one.
+            merged[name] = [format_struct(each, confidence) if isinstance(each, dict) else each for each in value]
+    return merged
 
 
 def predict_on_all_processes(
@@ -288,9 +308,10 @@ def resolve_greedily(spans: Iterable[Span]) -> list[Span]:
     return sorted(kept)
 
 
+_OF_GLINER2 = ("flat", "nested", "longest", "allow")
 OVERLAP_POLICIES: dict[str, Callable[[list[Span]], list[Span]]] = {
     "greedy": resolve_greedily,
-    **{name: partial(resolve_by_policy, policy=name) for name in ("flat", "nested", "longest", "allow")},
+    **{name: partial(resolve_by_policy, policy=name) for name in _OF_GLINER2},
 }
 """The policies by name. An entry is all that a new one needs: it takes the spans of a document and returns its own."""
 
@@ -302,10 +323,15 @@ def overlap_resolver(policy: str | None) -> Callable[[list[Span]], list[Span]]:
         DataError: There is no such policy.
     """
     name = "greedy" if policy is None else policy
-    if name not in OVERLAP_POLICIES:
-        try:
-            name = normalize_overlap_policy(name).replace("disallow", "flat")
-        except (TypeError, ValueError) as error:
-            names = ", ".join(OVERLAP_POLICIES)
-            raise DataError(f"unknown overlap_policy {policy!r}; choose one of: {names}") from error
-    return OVERLAP_POLICIES[name]
+    try:
+        return OVERLAP_POLICIES.get(name) or OVERLAP_POLICIES[gliner2_policy(name).replace("disallow", "flat")]
+    except (TypeError, ValueError, AttributeError) as error:
+        names = ", ".join(OVERLAP_POLICIES)
+        raise DataError(f"unknown overlap_policy {policy!r}; choose one of: {names}") from error
+
+
+def gliner2_policy(policy: str | None) -> str | None:
+    """gliner2's own name of a policy; ``None`` for ``greedy``, and for a policy that only this package knows."""
+    if policy in (None, "greedy") or (policy in OVERLAP_POLICIES and policy not in _OF_GLINER2):
+        return None
+    return normalize_overlap_policy(policy)

@@ -106,10 +106,11 @@ class SpanScorer(SpanExtractor):
         return logits, counts
 
     def _decode_span_probabilities(self, results, schema_name, *arguments):
-        """gliner2's method; overlaps of entities are left for when all windows of a document are together."""
+        """gliner2's method; overlaps of entities, and the one to choose, are left for when a document is complete."""
         *first, metadata, choices, confidence, spans = arguments
         if schema_name == "entities":
-            metadata = {**metadata, "_overlap_policy": "allow"}
+            labels = {label: {**options, "dtype": "list"} for label, options in metadata["entity_metadata"].items()}
+            metadata = {**metadata, "_overlap_policy": "allow", "entity_metadata": labels}
         super()._decode_span_probabilities(results, schema_name, *first, metadata, choices, confidence, spans)
 
     def _find_spans(self, scores, threshold, text_len, text, start_map, end_map):

@@ -17,6 +17,19 @@ The rooms, in reading order; each imports only from those above it:
         report        what a corpus holds and how much of it can be learned
         diagnosis     what is doubtful in a corpus: disagreements, near-duplicates, personal data
         suggestions   words for the user dictionary
+    corpus/formats/   exports of annotation tools, in and out
+        documents     a document as an export has it, and as a row; options of formats
+        sources       files of any encoding; JSON records
+        repair        offsets that count another form of the text
+        tags          BIO, IOB1 and BIOES tags as runs of words
+        writing       what writers share; rows and doccano
+        label_studio  tasks of Label Studio, in and out
+        json_tools    doccano, Prodigy, Argilla, GLiNER v1, rows, predictions
+        brat          pairs of .txt and .ann
+        columns       CoNLL and KLUE's TSV, in and out
+        tables        a column for each label, and KBMC's strings of tags
+        spacy_docs    .spacy files, in and out
+        conversion    reading, writing, and the account of what was changed
     model/            what is trained
         spans         the span architecture: training of the count head, scores by width
         lora          adapters

@@ -146,7 +146,7 @@ def check_output(target: str | Path, *sources: str | int | None) -> None:
     for source in sources:
         exist = source is not None and os.path.exists(source) and os.path.isfile(target)
         if exist and os.path.samefile(source, target):
-            raise DataError(f"{target}: would be written over, but is an input: choose another file")
+            raise DataError(f"{target}: would be written over, but is also an input: choose another output file")
 
 
 def check_writable(directory: str | Path) -> Path:

@@ -144,7 +144,7 @@ def write_answers(
     if next(done, None) is not None:
         raise DataError(f"{file.name}: has more documents than the input: delete the file to start again")
     if empty:
-        print(f"{len(empty)} documents have no text, the first is {empty[0]}: no entities", file=sys.stderr)
+        print(f"{len(empty)} documents are empty (the first is {empty[0]}), so they have no entities", file=sys.stderr)
     if args.output_file:
         print(f"{bar.n} documents to {args.output_file}", file=sys.stderr)
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "glinerko"
 def rooms() -> list[str]:
     """The modules in the order of the map, as paths under the package."""
     folder, names = "", []
-    for indent, name in re.findall(r"^( {4,})([a-z0-9_]+/?)  +\S", glinerko.__doc__, re.MULTILINE):
+    for indent, name in re.findall(r"^( {4,})([a-z0-9_/]+)  +\S", glinerko.__doc__, re.MULTILINE):
         if name.endswith("/"):
             folder = name
         else:

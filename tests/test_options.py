@@ -25,7 +25,10 @@ from glinerko.training.arguments import DataArguments, ModelArguments, RunArgume
 from glinerko.training.run import choose_precision
 
 SCRIPTS = {}
-for _name in ("cross_validate", "eval", "make_starter_pair", "predict", "pretrain_encoder", "verify_encoder_swap"):
+for _name in (
+    "convert", "cross_validate", "demo", "doctor", "eval", "make_starter_pair", "predict", "pretrain_encoder",
+    "verify_encoder_swap",
+):  # fmt: skip
     _spec = importlib.util.spec_from_file_location(f"options_of_{_name}", ROOT / "scripts" / f"{_name}.py")
     SCRIPTS[_name] = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(SCRIPTS[_name])

@@ -150,7 +150,7 @@ def test_an_input_is_never_written_over(tmp_path, link):
     link(tmp_path / "notes.jsonl", tmp_path / "other")
     with (tmp_path / "notes.jsonl").open() as opened:
         for source in (str(tmp_path / "notes.jsonl"), opened.fileno()):
-            with pytest.raises(DataError, match=r"other: would be written over, but is an input"):
+            with pytest.raises(DataError, match=r"other: would be written over, but is also an input"):
                 check_output(tmp_path / "other", None, source)
     check_output(tmp_path / "other", None, str(tmp_path / "missing"))
     check_output(tmp_path / "missing", str(tmp_path / "other"))
@@ -220,7 +220,7 @@ def test_an_earlier_result_outlives_a_run_that_fails(saved, tmp_path):
     result.write_text("earlier")
     files = ["--input_file", notes, "--output_file"]
     one_line_error(run(PYTHON, "scripts/predict.py", "--model", tmp_path, *files, result), "no config.json")
-    one_line_error(run(PYTHON, "scripts/predict.py", "--model", saved, *files, notes), "is an input")
+    one_line_error(run(PYTHON, "scripts/predict.py", "--model", saved, *files, notes), "is also an input")
     one_line_error(run(PYTHON, "scripts/predict.py", "--model", saved, *files, result / "below"), "cannot be written")
     one_line_error(run(PYTHON, "scripts/predict.py", "--model", saved, *files, tmp_path), "cannot be written")
     assert (notes.read_text(), result.read_text()) == (ROW, "earlier")
@@ -233,7 +233,7 @@ def test_a_document_without_text_has_no_entities_and_is_counted(saved):
     result = predict(saved, content=f'{{"text": " "}}\n{ROW}\n{{"text": ""}}'.encode())
     documents = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(each["id"], bool(each["entities"])) for each in documents] == [("1", False), ("a", True), ("3", False)]
-    assert "2 documents have no text, the first is 1" in result.stderr.decode()
+    assert "2 documents are empty (the first is 1)" in result.stderr.decode()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -1,0 +1,115 @@
+"""The formats of annotation tools. One more is one more entry of :data:`FORMATS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from glinerko.corpus.formats import brat, columns, json_tools, label_studio, spacy_docs, tables
+from glinerko.corpus.formats.documents import Document, FormatOptions
+from glinerko.corpus.formats.sources import Record, Source, look_into
+from glinerko.corpus.formats.writing import DoccanoWriter, RowWriter, Writer
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is recognised, read and written.
+
+    Args:
+        suffixes: The ends of the names of its files in a directory.
+        records: The records of a file, with their places.
+        parse: A record as a document; raises ``ValueError`` or ``DataError`` if it is malformed, and ``LeftOut``.
+        recognise: Whether one of the first JSON objects of a file (``by_line`` false) or its first lines are of it.
+        writer: How it is written, if it is.
+        one_label_set: Whether every document of a project is annotated for all labels that the project uses.
+        note: What the user should know of every text of this format.
+    """
+
+    suffixes: tuple[str, ...]
+    records: Callable[[Source, FormatOptions], Iterator[Record]]
+    parse: Callable[[Any, FormatOptions, Source], Document]
+    recognise: Callable[[Any], bool] = lambda _: False
+    by_line: bool = False
+    writer: type[Writer] | None = None
+    one_label_set: bool = True
+    note: str = ""
+
+
+_JSON = (".json", ".jsonl", ".ndjson")
+_read = json_tools.read_records
+FORMATS = {
+    "gliner2": Format(_JSON, _read, json_tools.parse_gliner2, json_tools.is_row, writer=RowWriter, one_label_set=False),
+    "predictions": Format(_JSON, _read, json_tools.parse_prediction, json_tools.is_prediction),
+    "label_studio": Format(
+        _JSON,
+        label_studio.read_tasks,
+        label_studio.parse_task,
+        label_studio.is_label_studio,
+        writer=label_studio.TaskWriter,
+    ),
+    "argilla": Format(_JSON, _read, json_tools.parse_argilla, json_tools.is_argilla),
+    "gliner": Format(
+        _JSON,
+        _read,
+        json_tools.parse_gliner,
+        json_tools.is_gliner,
+        one_label_set=False,
+        note="texts are tokens joined by single spaces",
+    ),
+    "prodigy": Format(_JSON, _read, json_tools.parse_prodigy, json_tools.is_prodigy),
+    "doccano": Format(_JSON, _read, json_tools.parse_doccano, json_tools.is_doccano, writer=DoccanoWriter),
+    "brat": Format((".ann",), brat.read_pair, brat.parse_pair),
+    "spacy": Format((".spacy",), spacy_docs.read_docs, spacy_docs.parse_doc, writer=spacy_docs.DocWriter),
+    "klue": Format(
+        (".tsv", ".txt"),
+        columns.read_blocks,
+        columns.parse_klue,
+        columns.is_klue,
+        by_line=True,
+        writer=columns.KlueWriter,
+    ),
+    "conll": Format(
+        (".conll", ".bio", ".iob", ".iob2", ".tsv", ".txt"),
+        columns.read_sentences,
+        columns.parse_sentence,
+        columns.is_conll,
+        by_line=True,
+        writer=columns.ConllWriter,
+        note="texts are words joined by single spaces, unless a column says SpaceAfter=No",
+    ),
+    "kbmc": Format(
+        (".parquet", ".csv", ".tsv"),
+        tables.read_rows,
+        tables.parse_tag_row,
+        tables.is_tag_table,
+        by_line=True,
+        note="texts are token strings as they are; lists of words are joined by single spaces",
+    ),
+    "table": Format(
+        (".xlsx", ".csv", ".tsv"), tables.read_rows, tables.parse_label_columns, tables.is_table, by_line=True
+    ),
+}
+"""All formats, by name; the first that recognises a file reads it."""
+READABLE = tuple(FORMATS)
+WRITABLE = tuple(name for name, each in FORMATS.items() if each.writer)
+
+
+def recognise(source: Source) -> str | None:
+    """The name of the format of a file, or nothing.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    if tables.is_dataset(source.path):
+        return "kbmc"
+    suffix = source.path.suffix.lower()
+    for name, only in (("brat", ".ann"), ("spacy", ".spacy"), ("kbmc", ".parquet"), ("table", ".xlsx")):
+        if suffix == only:
+            return name
+    content = look_into(source)
+    if any(isinstance(each, dict) for each in content):
+        named = ((name, each) for each in content for name, f in FORMATS.items() if not f.by_line and f.recognise(each))
+        return next((name for name, _ in named), None)
+    fitting = (n for n, f in FORMATS.items() if f.by_line and (n != "table" or suffix in f.suffixes))
+    return next((name for name in fitting if FORMATS[name].recognise(content)), None)

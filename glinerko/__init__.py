@@ -17,6 +17,7 @@ The rooms, in reading order; each imports only from those above it:
         report        what a corpus holds and how much of it can be learned
         diagnosis     what is doubtful in a corpus: disagreements, near-duplicates, personal data
         suggestions   words for the user dictionary
+        corrections   decisions about labels, and the corrected rows
     corpus/formats/   exports of annotation tools, in and out
         documents     a document as an export has it, and as a row; options of formats
         sources       files of any encoding; JSON records
@@ -41,6 +42,9 @@ The rooms, in reading order; each imports only from those above it:
     scoring/          how good it is
         metrics       scores, intervals, comparisons: one entry a metric
         learning_curve  what more documents would bring
+        candidates    out-of-fold candidates of a whole corpus
+        evidence      what speaks for and against a label
+        review        which labels are probably wrong
         analysis      why it fails
         gliner        GLiNER v1 models, to compare with
         ner_f1        the metrics for the evaluate library
@@ -62,6 +66,7 @@ The rooms, in reading order; each imports only from those above it:
         page          plots and the HTML page of an evaluation
         card          the model card
         doctor        tables and page of the doctor
+        review_page   the page on which a person decides
         publishing    the upload
         demo          the page to try a model, and the service
         spacy_component  a model in a spaCy pipeline

@@ -57,6 +57,13 @@ def test_a_string_that_is_not_labelled_everywhere_is_found():
     assert found["인슐린"].labelled == {"Drug": ["d1"], "Disease": ["d4"]}
 
 
+def test_a_common_word_that_is_seldom_a_mention_comes_last():
+    seldom = [("이 환자이다.", both(Disease=["이"])) for _ in range(3)] + [("이 병원이다.", both()) for _ in range(20)]
+    often = [("당뇨병이다.", both(Disease=["당뇨병"])) for _ in range(4)] + [("당뇨병 없음", both()) for _ in range(2)]
+    examples = examples_of(*seldom, *often)
+    assert [use.string for use in find_disagreements(examples, words_of(examples), 12)] == ["당뇨병", "이"]
+
+
 def test_a_string_inside_of_a_word_is_no_occurrence():
     examples = examples_of(("위암 환자이다.", both(Disease=["암"])), ("암시적으로 말하였다.", both()))
     assert not find_disagreements(examples, words_of(examples), 12)

@@ -48,6 +48,12 @@ class StringUse:
         readings = [*map(len, self.labelled.values()), len(self.unlabelled)]
         return sum(readings) - max(readings)
 
+    @property
+    def share_labelled(self) -> float:
+        """Low for a common word that is seldom a mention, such as a surname of one letter."""
+        labelled = sum(map(len, self.labelled.values()))
+        return labelled / (labelled + len(self.unlabelled))
+
     def to_dict(self) -> dict[str, Any]:
         labelled = {label: len(ids) for label, ids in self.labelled.items()}
         examples = {label: ids[:EXAMPLES] for label, ids in self.labelled.items()}
@@ -63,7 +69,9 @@ class StringUse:
 def find_disagreements(
     examples: Sequence[Example], words: Iterable[Sequence[Offsets]], max_width: int
 ) -> list[StringUse]:
-    """The mention strings that are not labelled in the same way everywhere, the most doubtful first.
+    """The mention strings that are not labelled in the same way everywhere.
+
+    First those with many doubtful documents and a high share of labelled ones.
 
     A document that was not annotated for the labels of a string says nothing about it.
 
@@ -82,7 +90,7 @@ def find_disagreements(
             if not example.labels or uses[string].labelled.keys() <= {*example.labels}:
                 uses[string].unlabelled.append(example.id)
     doubtful = (use for use in uses.values() if use.doubtful)
-    return sorted(doubtful, key=lambda use: (-use.doubtful, use.string))
+    return sorted(doubtful, key=lambda use: (-use.doubtful * use.share_labelled, use.string))
 
 
 def runs(text: str, words: Sequence[Offsets], max_width: int, covered: Sequence[Offsets]) -> Iterator[str]:

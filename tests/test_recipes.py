@@ -37,13 +37,13 @@ def _scripts_can_be_imported(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "recipes")
 
 
-@pytest.mark.parametrize("recipe", ["real_corpus", "related_labels"])
+@pytest.mark.parametrize("recipe", ["label_noise", "real_corpus", "related_labels"])
 def test_a_recipe_names_options_that_its_scripts_have(recipe):
     for script, options in stages(recipe):
         assert options.keys() <= options_of(script)
 
 
-@pytest.mark.parametrize("recipe", ["real_corpus", "related_labels"])
+@pytest.mark.parametrize("recipe", ["label_noise", "real_corpus", "related_labels"])
 def test_a_recipe_says_of_each_stage_that_can_resume_that_it_does(recipe):
     for script, options in stages(recipe):
         expected = "latest" if "resume_from_checkpoint" in options_of(script) else None

@@ -307,7 +307,7 @@ def test_a_batch_is_answered_with_the_labels_that_were_asked_for(client, referen
         ("/extract", [TEXT, ["Drug", "Drug"]], "the label 'Drug' is given twice"),
         ("/extract", [TEXT, {"Drug": 3}], "a description must be a string or null"),
         ("/extract", [TEXT, [f"label {number}" for number in range(999)]], "the prompt alone takes"),
-        ("/extract", [TEXT, None, 50], "threshold 50: it must lie between 0 and 1"),
+        ("/extract", [TEXT, None, 50], "threshold 50: it must be a number between 0 and 1"),
         ("/extract", [TEXT, None, "0.5"], "threshold must be a number"),
     ],
 )  # fmt: skip

@@ -211,7 +211,7 @@ def test_predict_reads_text_files_and_standard_input(model, schema, tmp_path):
     lines = run(*command, "--input_file", tmp_path / "in.txt").stdout.splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["1", "3"]
     assert json.loads(lines[0])["entities"] == document["entities"]
-    spoken = run(*command, "--text", text, "--threshold", "1.1").stdout
+    spoken = run(*command, "--text", text, "--threshold", "1").stdout
     assert json.loads(spoken)["entities"] == []
     (tmp_path / "in.jsonl").write_text('{"text": 1}\n')
     one_line_error(run(*command, "--input_file", tmp_path / "in.jsonl"), "in.jsonl, line 1", 'a "text"')

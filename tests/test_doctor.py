@@ -120,6 +120,18 @@ def test_the_share_of_test_mentions_that_training_has(write_rows):
     assert diagnosis.without_a_mention == {"training": 0, "test": 0}
 
 
+def test_documents_with_one_id_are_all_looked_at(write_rows):
+    text = "환자는 당뇨병으로 내원하여 인슐린을 투여받았고 혈당이 안정되어 퇴원하였다."
+    rows = [{"id": "a", "text": text, "entities": both(Disease=["당뇨병"])} for _ in range(2)]
+    rows.append({"id": "a", "text": "연락처 010-1234-5678", "entities": both()})
+    splits = {"training": load_rows(write_rows(*rows))[0]}
+    words = {"training": KoreanWordSplitter().split_batch(splits["training"]["text"][:])}
+    diagnosis = diagnose(splits, words, 12)
+    assert diagnosis.repeated_ids == {"training": 2}
+    assert diagnosis.near_duplicates == [["training/a", "training/a (row 2)"]]
+    assert diagnosis.personal_data == {"phone number": ["training/a (row 3)"]}
+
+
 class WhiteSpaceWords(KoreanWordSplitter):
     """Words at white space, and the words of the dictionary at the beginning of one."""
 

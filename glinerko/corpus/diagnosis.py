@@ -175,6 +175,8 @@ class Diagnosis:
     """All findings about the splits of a corpus."""
 
     documents: dict[str, int]
+    repeated_ids: dict[str, int]
+    """Documents whose id another one has already."""
     without_a_mention: dict[str, int]
     balance: dict[str, LabelBalance]
     disagreements: list[StringUse]
@@ -199,12 +201,16 @@ def diagnose(
         max_width: The widest mention, in words.
     """
     examples = {split: [Example.from_row(row) for row in rows] for split, rows in splits.items()}
-    everything = {f"{split}/{each.id}": each for split, part in examples.items() for each in part}
-    texts = {name: each.text for name, each in everything.items()}
+    texts = {}
+    for split, part in examples.items():
+        for row, each in enumerate(part, 1):
+            name = f"{split}/{each.id}"
+            texts[name if name not in texts else f"{name} (row {row})"] = each.text
     known = set().union(*(example.gold_strings for example in examples["training"]))
     others = {split: [s for each in part for s in each.gold_strings] for split, part in examples.items()}
     return Diagnosis(
         documents={split: len(part) for split, part in examples.items()},
+        repeated_ids={split: len(part) - len({each.id for each in part}) for split, part in examples.items()},
         without_a_mention={split: sum(not each.mentions for each in part) for split, part in examples.items()},
         balance=balance(examples["training"]),
         disagreements=find_disagreements(examples["training"], words["training"], max_width),

@@ -18,6 +18,7 @@ def find_candidates(directory: str, name: str, examples: Sequence[Example]) -> l
     Raises:
         DataError: There is none, or a text that was held out is not that of ``examples``.
     """
+    _require_own_ids(examples)
     files = sorted(Path(directory).glob(f"fold-*/{name}/dev/candidates.jsonl"))
     if not files:
         raise DataError(f"{directory}: no fold-*/{name}/dev/candidates.jsonl; run scripts/cross_validate.py first")
@@ -38,9 +39,7 @@ def read_candidates(files: Sequence[str], examples: Sequence[Example], labels: C
     Raises:
         DataError: Naming file and line: a document is missing, unknown or covered twice, or a line has another form.
     """
-    twice = [id for id, count in Counter(example.id for example in examples).items() if count > 1]
-    if twice:
-        raise DataError(f"the id {twice[0]!r} stands for several documents: give each its own")
+    _require_own_ids(examples)
     texts = {example.id: example.text for example in examples}
     found: dict[str, list[Span]] = {}
     for file in files:
@@ -61,6 +60,13 @@ def read_candidates(files: Sequence[str], examples: Sequence[Example], labels: C
         more = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
         raise DataError(f"no candidates for the document {missing[0]!r}{more}: pass the files of all folds")
     return [found[example.id] for example in examples]
+
+
+def _require_own_ids(examples: Sequence[Example]) -> None:
+    twice = [id for id, count in Counter(example.id for example in examples).items() if count > 1]
+    if twice:
+        more = f" ({len(twice)} ids are repeated)" if len(twice) > 1 else ""
+        raise DataError(f"the id {twice[0]!r} stands for several documents{more}: give each its own")
 
 
 def _parse(raw: Any, texts: Mapping[str, str], labels: Collection[str]) -> tuple[str, list[Span]]:

@@ -36,6 +36,9 @@ def _overview(diagnosis: Diagnosis) -> Table:
     table = plain_table("Documents", "", *diagnosis.documents)
     table.add_row("documents", *(f"{count:,}" for count in diagnosis.documents.values()))
     table.add_row("  without a mention", *(f"{count:,}" for count in diagnosis.without_a_mention.values()))
+    if any(diagnosis.repeated_ids.values()):
+        repeated = (f"{count:,}" for count in diagnosis.repeated_ids.values())
+        table.add_row("  with the id of another document", *repeated, style="yellow")
     if diagnosis.seen:
         shares = (diagnosis.seen.get(split) for split in diagnosis.documents)
         table.add_row("mentions that training has", *("" if share is None else f"{share:.1%}" for share in shares))

@@ -83,6 +83,8 @@ def main() -> None:
         raise GlinerkoError(f"{args.recipe}: the benchmark takes a recipe of one stage, {TRAINING}")
     options = {key: value for key, value in stages[0][TRAINING].items() if key != "resume_from_checkpoint"}
     rows, _ = load_rows(args.train_file)
+    if len({*rows["id"]}) < len(rows):  # the review needs to know whose candidates are whose
+        rows = rows.map(lambda row, number: {"id": f"{row['id']} {number}"}, with_indices=True, desc="Giving ids")
     figures = []
     for rate in args.rates:
         figures.append({"rate": rate, "kinds": args.kinds, **measure(args, rows, rate, options)})

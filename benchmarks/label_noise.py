@@ -31,7 +31,7 @@ from glinerko.common import GlinerkoError, file_digest, read_json, read_yaml, wr
 from glinerko.corpus.diagnosis import StringUse, find_disagreements
 from glinerko.corpus.matching import find_mention
 from glinerko.corpus.reading import label_schema, load_rows, write_rows
-from glinerko.corpus.rows import Example, Offsets
+from glinerko.corpus.rows import Example, Offsets, SpanKey
 from glinerko.corpus.words import load_word_splitter
 from glinerko.scoring.candidates import find_candidates, read_candidates
 from glinerko.scoring.review import Finding, review_labels
@@ -45,7 +45,6 @@ FIRST = 100
 """How many places the precision is about."""
 TRAINING = "train_gliner2_korean_encoder"
 
-SpanKey = tuple[int, int, str]
 Place = tuple[int, list[Offsets]]
 """A document, and stretches of its text: one place to look at."""
 

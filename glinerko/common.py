@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -121,6 +122,19 @@ def _refuse_constants(nodes: Iterable[yaml.Node]) -> None:
         if node.tag.endswith((":bool", ":null")):
             kind = "a truth value" if node.tag.endswith(":bool") else "nothing"
             raise ValueError(f"line {node.start_mark.line + 1}: {node.value!r} is {kind} in YAML; put it in quotes")
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The ``object_pairs_hook`` of a JSON reader that refuses a key which is given twice.
+
+    Raises:
+        ValueError: Naming the key.
+    """
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        raise ValueError(f"the key {twice!r} is given twice in one object")
+    return content
 
 
 def read_json(path: Path) -> dict[str, Any]:

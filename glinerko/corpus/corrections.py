@@ -11,12 +11,10 @@ from typing import Any
 
 from glinerko.common import DataError, read_lines
 from glinerko.corpus.matching import compose
-from glinerko.corpus.rows import Example, parse_row
+from glinerko.corpus.rows import Example, SpanKey, parse_row
 
 ACCEPT, REJECT, SKIP = "accept", "reject", "skip"
 """What can be decided about a finding. Only ``accept`` changes a row."""
-SpanKey = tuple[int, int, str]
-"""Start, end and label of a span."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,15 @@ import datasets
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.fingerprint import Hasher
 
-from glinerko.common import DataError, __version__, check_writable, first_line, read_lines, write_json_lines
+from glinerko.common import (
+    DataError,
+    __version__,
+    check_writable,
+    first_line,
+    read_lines,
+    unique_keys,
+    write_json_lines,
+)
 from glinerko.corpus.rows import (
     ROW_FEATURES,
     LabelSchema,
@@ -179,20 +187,12 @@ def _generate(path: str, digest: str, version: str) -> Iterator[dict[str, Any]]:
 
 def _parse_json(line: str) -> Any:
     try:
-        return json.loads(line, object_pairs_hook=_unique_keys)
+        return json.loads(line, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         hint = "; write one object a line" if line.strip() in ("[", "{") else ""
         raise DataError(f"malformed JSON: {error.msg} at column {error.colno}{hint}") from error
     except RecursionError as error:
         raise DataError("malformed JSON: nested too deeply") from error
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
-        raise DataError(f"the key {twice!r} is given twice in one object")
-    return content
 
 
 def _parse_safely(raw: Any, place: str, default_id: str) -> dict[str, Any]:

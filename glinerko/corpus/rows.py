@@ -19,6 +19,8 @@ from glinerko.corpus.matching import compose, find_mention, plain, strip
 
 Offsets = tuple[int, int]
 """Start and end of a stretch of text in characters, end exclusive."""
+SpanKey = tuple[int, int, str]
+"""Start, end and label of a span."""
 OFFSETS = List(List(Value("int32"), length=2))
 """The column type of a list of :data:`Offsets`."""
 # The keys that are read of the object that holds the entities, and values that say nothing.
@@ -36,7 +38,7 @@ class Span:
     score: float | None = None
 
     @property
-    def key(self) -> tuple[int, int, str]:
+    def key(self) -> SpanKey:
         return self.start, self.end, self.label
 
     def to_record(self, text: str) -> dict[str, Any]:

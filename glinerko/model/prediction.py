@@ -134,10 +134,7 @@ def collect(
     for results in in_batches(documents, run, batch_size):
         predictions.windows += len(results)
         predictions.closed_gates += sum(not result["entities"] for _, result in results)
-        found = merge_entities(results)
-        predictions.candidates.append(
-            sorted(Span(*offsets, label, m["confidence"]) for label, ms in found.items() for offsets, m in ms.items())
-        )
+        predictions.candidates.append(sorted(_as_spans(merge_entities(results))))
     return predictions
 
 
@@ -190,11 +187,15 @@ def merge_entities(windows: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[str
     for begin, result in windows:
         for label, mentions in chain.from_iterable(each.items() for each in result.get("entities") or ()):
             of_label = found.setdefault(label, {})
-            for mention in mentions if isinstance(mentions, list) else [mentions] if mentions else ():
+            for mention in mentions:
                 offsets = begin + mention["start"], begin + mention["end"]
                 if offsets not in of_label or of_label[offsets]["confidence"] < mention["confidence"]:
                     of_label[offsets] = {**mention, "start": offsets[0], "end": offsets[1]}
     return found
+
+
+def _as_spans(found: Mapping[str, Mapping[Offsets, Mapping[str, Any]]]) -> list[Span]:
+    return [Span(*offsets, label, m["confidence"]) for label, ms in found.items() for offsets, m in ms.items()]
 
 
 def answer(
@@ -219,9 +220,8 @@ def answer(
     if not metadata["entity_order"]:
         return merged
     found = merge_entities(results)
-    candidates = [Span(*offsets, label, m["confidence"]) for label, ms in found.items() for offsets, m in ms.items()]
     chosen: dict[str, list] = {label: [] for label in metadata["entity_order"]}
-    for span in sorted(resolve(candidates), key=lambda span: (-span.score, span.start, span.end)):
+    for span in sorted(resolve(_as_spans(found)), key=lambda span: (-span.score, span.start, span.end)):
         mention = found[span.label][span.start, span.end]
         chosen[span.label].append(_strip_span_metadata(mention, confidence, spans))
     options = metadata["entity_metadata"]

@@ -11,10 +11,8 @@ from itertools import chain
 import numpy as np
 
 from glinerko.corpus.diagnosis import runs
-from glinerko.corpus.rows import Example, Offsets, Span
+from glinerko.corpus.rows import Example, Offsets, Span, SpanKey
 
-SpanKey = tuple[int, int, str]
-"""Start, end and label of a span."""
 LOWEST, HIGHEST = 0.025, 0.9995
 """The score that is assumed of a span without one (candidates have at least 0.05), and the highest that counts."""
 EVIDENCE = {

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from glinerko.common import DataError
+from glinerko.common import DataError, unique_keys
 
 Record = tuple[str, Any]
 """Where a record stands in its file, and what stands there: if it cannot be read, the error."""
@@ -154,15 +154,7 @@ def _decode(decode: Any, content: str) -> Any:
         raise ValueError("malformed JSON: nested too deeply") from error
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
-        raise ValueError(f"the key {twice!r} is given twice in one object")
-    return content
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
 
 
 def look_into(source: Source) -> list[Any]:

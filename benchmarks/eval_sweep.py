@@ -26,7 +26,7 @@ from glinerko.common import GlinerkoError, write_json
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.rows import LabelSchema
 from glinerko.hub import fetch
-from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
+from glinerko.model.extractor import KoreanExtractor, load_extractor
 from glinerko.model.prediction import predict_spans
 from glinerko.scoring.metrics import THRESHOLDS
 
@@ -82,7 +82,7 @@ def main() -> None:
     write_json(Path(args.output_file), {"ratios": ratios, "documents": len(texts), "thresholds": len(THRESHOLDS)})
 
 
-def load_gliner2(name: str, ours: KoreanSpanExtractor) -> GLiNER2:
+def load_gliner2(name: str, ours: KoreanExtractor) -> GLiNER2:
     """The same model in gliner2 itself, with the same words, on the same device."""
     splitter = ours.processor.word_splitter
     return GLiNER2.from_pretrained(str(fetch(name)), word_splitter=splitter, map_location=ours.device).eval()

@@ -29,7 +29,7 @@ from glinerko.cli import make_console, option, parse_arguments, run, set_log_lev
 from glinerko.common import GlinerkoError, write_json
 from glinerko.corpus.reading import read_texts
 from glinerko.model.attention import read_faster
-from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
+from glinerko.model.extractor import KoreanExtractor, load_extractor
 
 Spans = list[set[tuple[int, int, str]]]
 
@@ -102,7 +102,7 @@ def main() -> None:
     console.print(f"Figures: {args.output_file}")
 
 
-def memory(model: KoreanSpanExtractor, texts: Sequence[str]) -> dict[int, int]:
+def memory(model: KoreanExtractor, texts: Sequence[str]) -> dict[int, int]:
     """The peak memory of this process in MB after it has read one text of so many characters, made of ``texts``."""
     text, peaks = " ".join(texts), {}
     for size in (2_000, 20_000, 200_000):

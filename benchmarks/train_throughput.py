@@ -4,7 +4,8 @@
     python benchmarks/train_throughput.py --train_file train.jsonl --mixed_precision bf16 --attention_backend eager
 
 Both start from the same weights and use the same documents, batches, words, prompts and learning rates. Both train the
-same class, so the loss is the same, but gliner2's trainer scores spans with gliner2's own code. The two take turns
+same class, so the loss is the same, but gliner2's trainer scores spans with gliner2's own code. Without --base_model,
+--architecture boundary compares the two on a GLiNER2.5. The two take turns
 step by step, so a change of the machine's load affects both. A timed step makes the batch and runs forward, backward,
 gradient clipping and the optimizer. Before that, the script checks that the losses of both agree, without dropout and
 without masking of negatives. Without --base_model it builds a pair with random weights, hidden size 256 and 4 layers.
@@ -17,13 +18,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
 import torch
 from accelerate import Accelerator
-from gliner2.inference.engine import SpanExtractor
 from gliner2.processor import SchemaTransformer
 from gliner2.training.trainer import ExtractorCollator, ExtractorTrainer, TrainingConfig, get_scheduler
 from torch.utils.data import DataLoader
@@ -37,7 +37,7 @@ from glinerko.common import GlinerkoError, write_json
 from glinerko.corpus.processor import gliner2_schema
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.windows import training_windows, window_from_row
-from glinerko.model.extractor import KoreanSpanExtractor
+from glinerko.model.extractor import KoreanExtractor
 from glinerko.model.swap import swap_encoder
 from glinerko.training.batches import WindowCollator
 from glinerko.training.optimizer import freeze_unused, parameter_groups
@@ -47,6 +47,10 @@ from glinerko.training.starter import StarterSize, build_starter_pair
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample" / "train.jsonl"
 TOLERANCE = 1e-3
+COMPARED = {"span": "structure_loss", "boundary": "total_loss"}
+"""The loss that gliner2 computes as well: it trains no count of entities in the span architecture."""
+OURS = {"span": ("compute_span_scores_batched", "_compute_span_scores_core"), "boundary": ("_head_touch",)}
+"""The methods of the step that are not gliner2's own."""
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Arguments:
     train_file: str = field(default=str(SAMPLE), metadata={"help": "training documents, JSON lines"})
     base_model: str | None = field(default=None, metadata={"help": "GLiNER2 to swap (default: random weights)"})
     korean_encoder: str | None = field(default=None, metadata={"help": "encoder to install into --base_model"})
+    architecture: str = field(default="span", metadata={"help": "of the random pair", "choices": ["span", "boundary"]})
     hidden_size: int = field(default=256, metadata={"help": "hidden size of the random pair"})
     layers: int = field(default=4, metadata={"help": "number of layers of the random pair"})
     batch_size: int = field(default=8, metadata={"help": "windows in a step"})
@@ -78,8 +83,8 @@ class Arguments:
 class Ours:
     """The step of scripts/train_gliner2_korean_encoder.py."""
 
-    def __init__(self, model: KoreanSpanExtractor, rows, schema, args: Arguments, accelerator: Accelerator):
-        self.accelerator, self.stop = accelerator, StopRequest()
+    def __init__(self, model: KoreanExtractor, rows, schema, args: Arguments, accelerator: Accelerator):
+        self.accelerator, self.stop, self.extractor = accelerator, StopRequest(), model
         model.to(accelerator.device)
         # On a CPU this also keeps freed memory, for the whole process: gliner2's trainer has it too.
         self.attention = speed_up(model, model.encoder, args.attention_backend, accelerator)
@@ -93,27 +98,31 @@ class Ours:
         self.model.train()
 
     def steps(self) -> Iterator[tuple[float, int]]:
-        """Train, and yield the structure loss and the number of pieces of each step."""
-        for entry in self.loader:
+        """Train, and yield the loss that both know and the number of pieces of each step."""
+        known = COMPARED[self.extractor.architecture]
+        place = 2 + ("total_loss", *self.extractor.loss_parts).index(known)
+        for step, entry in enumerate(self.loader):
+            self.extractor.anneal(step, len(self.loader))
             sums, _ = backward(self.accelerator, self.model, [entry], self.stop)
             self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            yield sums[1].item(), int(sums[4])
+            yield sums[place].item(), int(sums[1])
 
 
 class Theirs:
     """The step of gliner2's ExtractorTrainer, without logging and saving."""
 
-    def __init__(self, model: KoreanSpanExtractor, rows, schema, args: Arguments, directory: str):
+    def __init__(self, model: KoreanExtractor, rows, schema, args: Arguments, directory: str):
         processor = model.processor
         model.processor = SchemaTransformer(
             tokenizer=processor.tokenizer,
             word_splitter=processor.word_splitter.splitter,
             token_pooling=processor.token_pooling,
         )
-        for name in ("compute_span_scores_batched", "_compute_span_scores_core"):
-            setattr(model, name, getattr(SpanExtractor, name).__get__(model))
+        for name in OURS[model.architecture]:
+            setattr(model, name, getattr(model.plain, name).__get__(model))
+        self.extractor = model
         self.bf16 = args.mixed_precision == "bf16"
         config = TrainingConfig(
             output_dir=directory,
@@ -134,17 +143,21 @@ class Theirs:
         windows = [window_from_row(row) for row in rows]
         records = [(window.text, gliner2_schema(window, schema)) for window in windows]
         # is_training would change the prompts at random.
-        collator = ExtractorCollator(model.processor, is_training=False, build_targets=True)
+        collator = ExtractorCollator(
+            model.processor, is_training=False, build_targets=True, architecture=model.architecture
+        )
         self.loader = DataLoader(records, batch_size=args.batch_size, collate_fn=collator)
+        self.trainer._planned_max_steps = len(self.loader)
         model.train()
 
     def steps(self) -> Iterator[tuple[float, int]]:
-        """Train, and yield the structure loss and the number of pieces of each step."""
+        """Train, and yield the loss that both know and the number of pieces of each step."""
+        known, summed = COMPARED[self.extractor.architecture], self.extractor.architecture == "span"
         for number, batch in enumerate(self.loader):
             pieces = int(batch.attention_mask.sum())
             self.trainer._backward_one(batch, number, self.bf16, torch.bfloat16)
             self.trainer._optimizer_step()
-            yield self.trainer._last_train_outputs["structure_loss"].item(), pieces
+            yield self.trainer._last_train_outputs[known].item() * (1 if summed else len(batch)), pieces
 
 
 def main() -> None:
@@ -158,7 +171,7 @@ def main() -> None:
             raise GlinerkoError(f"{args.train_file}: {len(rows)} windows, but {needed} are needed: lower --steps")
         rows = rows.select(range(needed))
 
-        def make_both(start: KoreanSpanExtractor) -> tuple[Ours, Theirs]:
+        def make_both(start: KoreanExtractor) -> tuple[Ours, Theirs]:
             ours, theirs = copy.deepcopy(start), copy.deepcopy(start)
             return Ours(ours, rows, schema, args, accelerator), Theirs(theirs, rows, schema, args, directory)
 
@@ -189,7 +202,7 @@ def make_model(args: Arguments, directory: Path):
     rows, _ = load_rows(args.train_file)
     if args.base_model is None:
         size = StarterSize(args.hidden_size, args.layers, 0, 0)
-        base, encoder = map(str, build_starter_pair(rows, directory, size, args.seed))
+        base, encoder = map(str, build_starter_pair(rows, directory, size, args.seed, architecture=args.architecture))
     else:
         base, encoder = args.base_model, args.korean_encoder
     schema = label_schema(rows)
@@ -197,7 +210,7 @@ def make_model(args: Arguments, directory: Path):
     return model, training_windows(model.align(rows, schema), schema).shuffle(seed=args.seed), schema
 
 
-def without_dropout(model: KoreanSpanExtractor) -> KoreanSpanExtractor:
+def without_dropout(model: KoreanExtractor) -> KoreanExtractor:
     """A copy of ``model`` that has no dropout."""
     model = copy.deepcopy(model)
     for module in model.modules():
@@ -205,18 +218,21 @@ def without_dropout(model: KoreanSpanExtractor) -> KoreanSpanExtractor:
             module.p = 0.0
         if isinstance(module, torch.nn.MultiheadAttention):
             module.dropout = 0.0
+    if model.architecture == "boundary":  # labels without mentions are drawn at random
+        model.boundary_head.settings = replace(model.boundary_settings, negative_query_ratio=0.0)
     return model
 
 
 def loss_difference(both: tuple[Ours, Theirs], steps: int) -> float:
-    """The largest relative difference between the structure losses of both, without random masking of negatives."""
-    rand_like = torch.rand_like
+    """The largest relative difference between the losses of both, with chance off."""
+    rand_like, rand = torch.rand_like, torch.rand
     torch.rand_like = lambda scores, **_: torch.ones_like(scores)  # never below gliner2's masking rate: nothing masked
+    torch.rand = lambda shape, **options: torch.zeros(shape, device=options.get("device"))  # all gold is injected
     try:
         runs = zip(*(each.steps() for each in both), range(steps), strict=False)
         return max(abs(ours[0] - theirs[0]) / abs(theirs[0]) for ours, theirs, _ in runs)
     finally:
-        torch.rand_like = rand_like
+        torch.rand_like, torch.rand = rand_like, rand
 
 
 def time_in_turns(both: tuple[Ours, Theirs], steps: int) -> tuple[list[list[float]], int]:

@@ -32,7 +32,9 @@ The rooms, in reading order; each imports only from those above it:
         spacy_docs    .spacy files, in and out
         conversion    reading, writing, and the account of what was changed
     model/            what is trained
+        architecture  what the two architectures of gliner2 answer differently
         spans         the span architecture: training of the count head, scores by width
+        boundary      the boundary architecture (GLiNER2.5): open gates, true losses, limits
         lora          adapters
         attention     the fast attention, for reading
         settings      what a model's config.json says about it
@@ -59,6 +61,7 @@ The rooms, in reading order; each imports only from those above it:
         pretraining   masked language modelling of an encoder
         starter       the small pair for demos and tests
     verification/     whether an encoder can go in
+        agreement     how far a new encoder agrees with the one it replaces
         candidates    facts from an encoder's files
         checks        the judge
     sharing/          what goes out
@@ -74,12 +77,12 @@ The rooms, in reading order; each imports only from those above it:
 
 from glinerko.common import GlinerkoError, __version__
 from glinerko.corpus.words import KoreanWordSplitter, WordSplitter, load_word_splitter, register_word_splitter
-from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
+from glinerko.model.extractor import KoreanExtractor, load_extractor
 from glinerko.model.swap import swap_encoder
 
 __all__ = [
     "GlinerkoError",
-    "KoreanSpanExtractor",
+    "KoreanExtractor",
     "KoreanWordSplitter",
     "WordSplitter",
     "__version__",

@@ -38,7 +38,7 @@ from glinerko.corpus.windows import perfect_spans, span_outcomes
 from glinerko.corpus.words import WordSplitter
 from glinerko.hub import fetch, is_gliner_v1, read_config
 from glinerko.model.attention import read_faster
-from glinerko.model.extractor import load_extractor
+from glinerko.model.extractor import KoreanExtractor, load_extractor
 from glinerko.model.prediction import (
     OVERLAP_POLICIES,
     Predictions,
@@ -46,7 +46,7 @@ from glinerko.model.prediction import (
     predict_spans,
 )
 from glinerko.model.settings import Settings
-from glinerko.scoring.analysis import count_errors, judge_spans
+from glinerko.scoring.analysis import count_errors, find_unscored, judge_spans
 from glinerko.scoring.gliner import load_gliner, predict_with_gliner
 from glinerko.scoring.metrics import (
     METRICS,
@@ -85,9 +85,9 @@ class Arguments:
         None, "lowest score of a span, from 0 to 1; none is higher (default: the model's own)", **SCORES
     )
     tune_threshold: bool = option(False, "choice of the threshold on the documents being scored; optimistic")
-    overlap_policy: str = option(
-        "greedy",
-        "rule for overlapping spans of a label; greedy is gliner2's",
+    overlap_policy: str | None = option(
+        None,
+        "rule for overlapping spans of a label (default: gliner2's, greedy; for GLiNER2.5 flat)",
         choices=lambda: OVERLAP_POLICIES,
     )
     metric: str = option("string_f1", "metric of targets, comparisons and --min_f1", choices=lambda: METRICS)
@@ -111,7 +111,9 @@ class Evaluation:
     splitter: WordSplitter | None
     """``None`` for GLiNER v1."""
     predictions: Predictions
-    overlap_policy: str
+    overlap_policy: str | None
+    model: KoreanExtractor | None = None
+    """``None`` for GLiNER v1."""
     threshold: float = 0.5
     threshold_source: str = "gliner2's default, because none is saved with the model"
 
@@ -178,7 +180,8 @@ def main() -> None:
 
     # 3. Why does it fail?
     outcomes = [span_outcomes(row) for row in ours.documents]
-    judged = judge_spans(ours.examples, outcomes, ours.spans, labels, seen, ours.splitter.particles)
+    unscored = find_unscored(ours.model, ours.documents, ours.schema, ours.spans, args.per_device_eval_batch_size)
+    judged = judge_spans(ours.examples, outcomes, ours.spans, labels, seen, ours.splitter.particles, unscored)
     result["errors"] = count_errors(judged)
 
     tell = partial(console.print, style="yellow", soft_wrap=True)
@@ -223,6 +226,7 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
     predict = partial(predict, batch_size=args.per_device_eval_batch_size)
     predictions = predict_on_all_processes(accelerator, len(rows), predict).with_labels(asked)
     evaluation = Evaluation(name, directory, schema, documents, splitter, predictions, args.overlap_policy)
+    evaluation.model = None if version_1 else model
 
     saved = None if version_1 else model.threshold
     if args.tune_threshold:
@@ -254,6 +258,8 @@ def describe(ours: Evaluation, args: Arguments, bad_rows_skipped: int, targets: 
         **{metric: scores.to_dict() for metric, scores in ours.scores.items()},
         "modes": score_modes(ours.examples, ours.spans, labels),
         "ceiling": {metric: scores.to_dict() for metric, scores in ceiling.items()},
+        "gate": ours.model.gate,
+        "gates": ours.predictions.gates,
         "closed_gates": ours.predictions.closed_gates,
         "data": report.to_dict(),
         "targets": judge_targets(ours.scores[args.metric].to_dict(), targets),

@@ -1,4 +1,4 @@
-"""Build the offline starter pair, a small GLiNER2 and a small Korean encoder, for a demo without the Hub.
+"""Build the offline starter pair, a small base model and a small Korean encoder, for a demo without the Hub.
 
     python scripts/make_starter_pair.py --output_dir outputs/starter
 
@@ -16,7 +16,7 @@ from transformers import set_seed
 from glinerko.cli import option, parse_arguments, run
 from glinerko.common import check_writable
 from glinerko.corpus.reading import load_rows
-from glinerko.training.starter import StarterSize, build_base, build_starter_pair
+from glinerko.training.starter import HEADS, StarterSize, build_base, build_starter_pair
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample" / "train.jsonl"
 
@@ -25,10 +25,11 @@ SAMPLE = Path(__file__).parents[1] / "data" / "sample" / "train.jsonl"
 class Arguments:
     output_dir: str = option("outputs/starter", "directory for the two models")
     train_file: str = option(str(SAMPLE), "rows to pre-train on: the encoder on their texts, the base on their labels")
+    architecture: str = option("span", "of the base: span (GLiNER2) or boundary (GLiNER2.5)", choices=lambda: HEADS)
     hidden_size: int = option(StarterSize.hidden_size, "width of both encoders", at_least=32, multiple_of=32)
     layers: int = option(StarterSize.layers, "layers of both encoders", at_least=1)
     encoder_steps: int = option(StarterSize.encoder_steps, "pre-training steps of the Korean encoder", at_least=0)
-    base_only: bool = option(False, "only the GLiNER2, without the Korean encoder")
+    base_only: bool = option(False, "only the base, without the Korean encoder")
     base_steps: int = option(StarterSize.base_steps, "extraction steps of the base model", at_least=0)
     seed: int = option(42, "random seed", at_least=0)
 
@@ -43,6 +44,7 @@ def main() -> None:
     rows, _ = load_rows(args.train_file)
     size = StarterSize(args.hidden_size, args.layers, args.encoder_steps, args.base_steps)
     options = {"size": size, "seed": args.seed, "progress": lambda name, steps: tqdm(steps, desc=name)}
+    options["architecture"] = args.architecture
     if args.base_only:
         print(f"Base model: {build_base(rows, directory / 'base', **options)}")
         return

@@ -31,7 +31,7 @@ from glinerko.common import ESCAPE, DataError, GlinerkoError, check_output, file
 from glinerko.corpus.reading import read_texts
 from glinerko.hub import fetch
 from glinerko.model.attention import read_faster
-from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
+from glinerko.model.extractor import KoreanExtractor, load_extractor
 
 Document = tuple[str, str]
 """Its id and its text."""
@@ -123,7 +123,7 @@ def as_they_come(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 def write_answers(
     args: Arguments,
-    model: KoreanSpanExtractor,
+    model: KoreanExtractor,
     groups: Iterable[Iterable[Document]],
     bar: tqdm,
     file: TextIO,

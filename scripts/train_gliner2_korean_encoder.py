@@ -49,7 +49,7 @@ from glinerko.corpus.report import WAYS, report_data, report_pieces
 from glinerko.corpus.rows import Example, LabelSchema
 from glinerko.corpus.splits import load_splits, shared_texts
 from glinerko.corpus.windows import WINDOW_OVERLAP, training_windows
-from glinerko.model.extractor import SCORE_TOLERANCE, KoreanSpanExtractor, load_and_compare
+from glinerko.model.extractor import SCORE_TOLERANCE, KoreanExtractor, load_and_compare
 from glinerko.model.lora import add_lora
 from glinerko.model.prediction import Predictions, predict_on_all_processes, predict_spans
 from glinerko.model.settings import Validation
@@ -66,12 +66,13 @@ from glinerko.training.optimizer import (
     average_weights,
     averaged_weights,
     check_disk_space,
+    check_gradient,
     check_step,
     learning_rates,
     parameter_groups,
     whole_parameters,
 )
-from glinerko.training.run import Run, start_run
+from glinerko.training.run import Run, StopRequest, start_run
 from glinerko.training.speed import speed_up
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
@@ -86,8 +87,8 @@ class Progress:
     """Batches of this epoch that are done."""
     step: int = 0
     """Optimizer steps."""
-    sums: torch.Tensor = field(default_factory=lambda: torch.zeros(5))
-    """Of this epoch and process: total, structure and count loss, windows, pieces."""
+    sums: torch.Tensor | None = None
+    """Of this epoch and process: windows, pieces, and the losses of :meth:`Architecture.summed_losses`."""
     best_epoch: int = 0
     threshold: float = 0.5
     scores: Scores = field(default_factory=Scores)
@@ -121,7 +122,7 @@ class Training:
 
     run: Run
     args: TrainingArguments
-    extractor: KoreanSpanExtractor
+    extractor: KoreanExtractor
     windows: Dataset
     validation: Dataset
     collator: WindowCollator
@@ -181,8 +182,10 @@ def main() -> None:
     # 3. Words, windows and targets, computed once.
     extractor.configure(window={"max_length": data_args.max_length, "window_overlap": WINDOW_OVERLAP})
     with accelerator.main_process_first():
-        aligned = {split: extractor.align(part) for split, part in rows.items()}
+        aligned = {"training": extractor.align(rows["training"])}
         windows = training_windows(aligned["training"], schema)
+        extractor.fit_to(windows)
+        aligned["validation"] = extractor.align(rows["validation"])
     arguments = {**asdict(model_args), **asdict(data_args), **asdict(args), "hub_token": None}
     if accelerator.is_main_process:
         write_json(run.output_dir / checkpoints.TRAINING_ARGUMENTS, arguments)
@@ -240,10 +243,9 @@ def load_data(
 def fit(training: Training, resumed: tuple[Path, dict[str, Any]] | None) -> Progress:
     """Train, score the validation documents after every epoch, and keep the best model and the newest checkpoints."""
     run, args = training.run, training.args
-    progress = Progress()
-    if resumed:
-        progress = resume(training, *resumed)
-    progress.sums = progress.sums.to(run.accelerator.device)
+    progress = resume(training, *resumed) if resumed else Progress()
+    sums = torch.zeros(3 + len(training.extractor.loss_parts)) if progress.sums is None else progress.sums
+    progress.sums = sums.to(run.accelerator.device)
     if run.accelerator.is_main_process:
         checkpoints.trim_history(run.output_dir / checkpoints.HISTORY, progress.epoch)
     with interruptible(training, progress):
@@ -276,8 +278,10 @@ def train_epoch(training: Training, progress: Progress) -> None:
     batches = iter(skip_first_batches(loader, progress.done) if progress.done else loader)
     while progress.step < training.total_steps and (group := list(islice(batches, training.accumulation))):
         set_seed(args.seed + progress.step, device_specific=True)
+        training.extractor.anneal(progress.step, training.total_steps)
         sums, stopping = backward(accelerator, model, group, run.stop)
         norm = accelerator.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+        check_gradient(norm, accelerator.mixed_precision, [name for entry in group for name in entry["ids"]])
         optimizer.step()
         training.scheduler.step()
         optimizer.zero_grad()
@@ -298,30 +302,32 @@ def train_epoch(training: Training, progress: Progress) -> None:
 
 
 def backward(
-    accelerator: Accelerator, model: torch.nn.Module, group: list[dict], stop: Any
+    accelerator: Accelerator, model: torch.nn.Module, group: list[dict], stop: StopRequest
 ) -> tuple[torch.Tensor, bool]:
     """Add up the gradients of the batches of one optimizer step.
 
-    gliner2's loss is a sum over windows. It is divided by the number of windows in the step, over all processes.
+    The loss is a sum over windows. It is divided by the number of windows in the step, over all processes.
 
     Returns:
-        The sums of this process, [5] (see :attr:`Progress.sums`), and whether any process should stop.
+        The sums of this process (see :attr:`Progress.sums`), and whether any process should stop.
     """
+    extractor = accelerator.unwrap_model(model)
     windows = sum(len(entry["batch"]) for entry in group)
     everywhere = accelerator.reduce(torch.tensor([windows, stop.asked], device=accelerator.device), reduction="sum")
     windows_everywhere, stopping = everywhere.tolist()
-    sums = torch.zeros(5, device=accelerator.device)
-    sums[3] = windows
+    sums = torch.zeros(3 + len(extractor.loss_parts), device=accelerator.device)
+    sums[0] = windows
     for entry in group:
         last = entry is group[-1]
         accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed steps in `accelerator.backward`
         with nullcontext() if last else accelerator.no_sync(model):
             outputs = model(entry["batch"])
-            check_step(outputs, accelerator.unwrap_model(model), entry["batch"], entry["ids"])
+            check_step(outputs, extractor, entry["batch"], entry["ids"])
+            losses = extractor.summed_losses(outputs, len(entry["batch"]))
             # DDP averages gradients over processes, so multiply by num_processes to get the sum.
-            accelerator.backward(outputs["total_loss"] * accelerator.num_processes / windows_everywhere)
-        sums[4] += entry["batch"].attention_mask.sum()
-        sums[:3] += torch.stack([outputs[name].detach() for name in ("total_loss", "structure_loss", "count_loss")])
+            accelerator.backward(losses[0] * accelerator.num_processes / windows_everywhere)
+        sums[1] += entry["batch"].attention_mask.sum()
+        sums[2:] += torch.stack(losses).detach()
     return sums, bool(stopping)
 
 
@@ -344,7 +350,7 @@ def validate_and_keep_best(training: Training, progress: Progress) -> None:
             extractor.configure(threshold=threshold, validation=claim)
             save = partial(extractor.save_pretrained, state_dict=weights)
             checkpoints.replace_directory(run.output_dir / checkpoints.BEST, save)
-    losses = mean_losses(accelerator.reduce(progress.sums, reduction="sum"))
+    losses = mean_losses(training, accelerator.reduce(progress.sums, reduction="sum"))
     if accelerator.is_main_process:
         rates = {f"{name}_learning_rate": rate for name, rate in learning_rates(training.optimizer).items()}
         where = {"epoch": progress.epoch, "step": progress.step}
@@ -355,7 +361,7 @@ def validate_and_keep_best(training: Training, progress: Progress) -> None:
             f"at threshold {threshold:.2f}{', best so far' if is_best else ''}"
         )
         if predictions.closed_gates:
-            training.bar.write(f"  count gate shut on {predictions.closed_gates} of {predictions.windows} windows")
+            training.bar.write(f"  {extractor.gate} shut: {predictions.closed_gates} of {predictions.gates}")
     accelerator.wait_for_everyone()
     figures = {f"validation/{name}": value for name, value in flat_scores(scores).items()}
     accelerator.log({**figures, "validation/threshold": threshold, "epoch": progress.epoch}, step=progress.step)
@@ -497,15 +503,15 @@ def predict(training: Training) -> Predictions:
     return predict_on_all_processes(training.run.accelerator, len(training.validation), some)
 
 
-def mean_losses(sums: torch.Tensor) -> dict[str, float]:
+def mean_losses(training: Training, sums: torch.Tensor) -> dict[str, float]:
     """Losses per window, from :attr:`Progress.sums`."""
-    total, structure, count, windows, _ = sums.tolist()
-    return {"loss": total / windows, "structure_loss": structure / windows, "count_loss": count / windows}
+    windows, _, *losses = sums.tolist()
+    return {name: loss / windows for name, loss in zip(("loss", *training.extractor.loss_parts), losses, strict=True)}
 
 
 def show_step(training: Training, progress: Progress, sums: torch.Tensor) -> None:
     rates = {f"{name}_lr": f"{rate:.1e}" for name, rate in learning_rates(training.optimizer).items()}
-    loss, f1 = mean_losses(sums)["loss"], progress.scores.overall.f1
+    loss, f1 = mean_losses(training, sums)["loss"], progress.scores.overall.f1
     training.bar.set_postfix(loss=f"{loss:.2f}", **rates, f1=f"{f1:.3f}", refresh=False)
     training.bar.update()
 
@@ -517,11 +523,11 @@ def log_step(training: Training, step: int, sums: torch.Tensor, seconds: float, 
     on_gpu = accelerator.device.type == "cuda"
     memory = torch.cuda.max_memory_allocated() if on_gpu else psutil.Process().memory_info().rss
     values = {
-        **mean_losses(sums),
+        **mean_losses(training, sums),
         **{f"{name}_learning_rate": rate for name, rate in learning_rates(training.optimizer).items()},
         "gradient_norm": float(norm),
-        "windows_per_second": sums[3].item() / seconds,
-        "tokens_per_second": sums[4].item() / seconds,
+        "windows_per_second": sums[0].item() / seconds,
+        "tokens_per_second": sums[1].item() / seconds,
         "memory_gb": memory / 1e9,  # of this process; on a GPU the maximum so far
     }
     accelerator.log({f"train/{name}": value for name, value in values.items()}, step=step)
@@ -536,7 +542,7 @@ def flat_scores(scores: Scores) -> dict[str, float]:
 
 def report_all(
     aligned: dict[str, Dataset],
-    extractor: KoreanSpanExtractor,
+    extractor: KoreanExtractor,
     sources: dict[str, str],
     skipped: dict[str, int],
     run: Run,

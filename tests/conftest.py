@@ -81,6 +81,44 @@ def pair(tmp_path_factory, sample_rows):
     return build_starter_pair(sample_rows, tmp_path_factory.mktemp("starter"), TINY)
 
 
+@pytest.fixture(scope="session")
+def bases(pair, tmp_path_factory, sample_rows):
+    """The base model as a directory, by architecture; not to be changed."""
+    from glinerko.training.starter import TINY, build_base
+
+    directory = tmp_path_factory.mktemp("boundary") / "base"
+    return {"span": pair[0], "boundary": build_base(sample_rows, directory, TINY, architecture="boundary")}
+
+
+def swap_and_spread(bases, pair, architecture, schema):
+    """A freshly swapped tiny model whose scores spread over (0, 1), with the gate open."""
+    import torch
+
+    from glinerko.model.swap import swap_encoder
+
+    model, _ = swap_encoder(bases[architecture], pair[1], schema=schema)
+    if architecture == "span":
+        with torch.no_grad():
+            model.count_pred[-1].bias[1] += 100.0
+            for parameter in model.span_rep.parameters():
+                parameter.mul_(3.0)
+    return model
+
+
+def shut_gate(model):
+    """Make a model keep everything back."""
+    from dataclasses import replace
+
+    import torch
+
+    with torch.no_grad():
+        if model.architecture == "span":
+            model.count_pred[-1].bias[0] += 1000.0
+        else:
+            model.boundary_settings = replace(model.boundary_settings, abstention_threshold=0.5)
+            model.boundary_head.null_projection.bias += 1000.0
+
+
 @pytest.fixture
 def model(pair, schema):
     """A freshly swapped tiny model."""

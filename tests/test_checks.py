@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -18,13 +19,13 @@ from glinerko.corpus.windows import training_windows, window_from_row
 from glinerko.corpus.words import load_word_splitter
 from glinerko.model import extractor
 from glinerko.model.extractor import load_extractor
-from glinerko.verification import checks
+from glinerko.verification import agreement, checks
 from glinerko.verification.candidates import EncoderFiles
 from glinerko.verification.checks import Status, verify_swap
 
 NAMES = [
     "safe files", "architecture", "hidden size", "tokenizer fidelity", "segmentation", "word-splitter reach",
-    "forward pass", "heads kept", "loss and gradients", "parameter groups", "count gate", "extraction", "save and reload",
+    "forward pass", "heads kept", "loss and gradients", "parameter groups", "gate", "extraction", "save and reload",
 ]  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def test_another_architecture_fails_or_warns_where_new_heads_are_asked_for(pair,
     kept = verify(pair[0], encoder, rows)
     assert failed(kept) == {"architecture", "hidden size", "forward pass"}
     assert "--head_init reinit" in kept["architecture"].advice
-    assert kept["count gate"].status is Status.SKIP
+    assert kept["gate"].status is Status.SKIP
     new = verify(pair[0], encoder, rows, head_init="reinit")
     assert not failed(new)
     assert new["architecture"].status is new["hidden size"].status is Status.WARN
@@ -167,19 +168,48 @@ def test_white_space_fails_the_reach(rows):
     assert checks.check_reach(reach, "whitespace", 12).status is Status.FAIL
 
 
-def test_changed_heads_are_found(pair, model):
+def test_changed_heads_are_found(pair, model, texts):
     base = load_extractor(pair[0])
     next(model.span_rep.parameters()).data.flatten()[0].add_(1e-3)
-    check = checks.check_heads_kept(model, base, "keep")
+    check = checks.check_heads_kept(model, base, "keep", texts)
     assert check.status is Status.FAIL
     assert "span_rep" in check.evidence
 
 
+def test_heads_mean_something_where_tokenizer_and_states_stay(model, pair, rows, texts, tmp_path):
+    model.save_pretrained(tmp_path)
+    base = load_extractor(tmp_path)
+    stays = verify(tmp_path, pair[1], rows)["heads kept"].evidence  # pair[1] has none of GLiNER2's tokens
+    assert re.search(
+        r"bit for bit; same tokenizer as the base's; states agree with .*: R² 1\.00 on \d{2,} words$", stays
+    )
+    assert agreement.agreement_of_states(model, base, texts)[0] == pytest.approx(1)
+    with torch.no_grad():
+        for parameter in model.encoder.encoder.parameters():  # pre-trained a little further
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    assert 0.1 < agreement.agreement_of_states(model, base, texts)[0] < 0.999
+
+
+def test_another_tokenizer_and_other_states_are_called_a_start(pair, model, texts):
+    base = load_extractor(pair[0])
+    evidence = checks.check_heads_kept(model, base, "keep", texts).evidence
+    assert "another tokenizer than the base's; states do not agree" in evidence
+    assert re.search(r"R² -\d\.\d\d on \d{2,} words; kept heads are a start, not knowledge$", evidence)
+    assert agreement.describe_agreement(model, base, [texts[0].split()[0]]).endswith("too few words to compare states")
+
+
+def test_tokenizers_are_the_same_only_if_they_cut_alike(pair, encoder, texts):
+    ours, theirs = load_encoder_tokenizer(pair[1]), load_encoder_tokenizer(encoder)
+    theirs.add_special_tokens({"additional_special_tokens": ["[E]"]})
+    assert agreement.same_tokenizer(ours, theirs, texts)
+    edit_json(encoder / "tokenizer.json", normalizer={"type": "Replace", "pattern": {"String": "는"}, "content": " "})
+    assert not agreement.same_tokenizer(ours, load_encoder_tokenizer(encoder), texts)
+
+
 def test_a_frozen_encoder_fails(model, windows, schema):
-    batch = model.processor.collate(windows[:2], schema)
-    assert checks.check_backward(model, batch).status is Status.PASS
+    assert checks.check_backward(model, windows[:2], schema).status is Status.PASS
     model.encoder.requires_grad_(False)
-    check = checks.check_backward(model, batch)
+    check = checks.check_backward(model, windows[:2], schema)
     assert check.status is Status.FAIL
     assert "encoder." in check.evidence
 
@@ -188,7 +218,7 @@ def test_a_detached_encoder_fails(model, windows, schema):
     model.encoder.register_forward_hook(
         lambda module, inputs, output: type(output)(last_hidden_state=output.last_hidden_state.detach())
     )
-    assert checks.check_backward(model, model.processor.collate(windows[:2], schema)).status is Status.FAIL
+    assert checks.check_backward(model, windows[:2], schema).status is Status.FAIL
 
 
 def test_a_parameter_in_no_group_is_named(model, monkeypatch):
@@ -200,9 +230,9 @@ def test_a_parameter_in_no_group_is_named(model, monkeypatch):
 def test_a_shut_gate_fails(model, windows, schema):
     last = model.count_pred[-1]
     last.bias.data[0] = 1e4
-    check = checks.check_count_gate(model, windows, schema)
+    check = checks.check_gate(model, windows, schema)
     assert check.status is Status.FAIL
-    assert check.evidence.startswith("open for 0% of the documents before training, 0% after")
+    assert check.evidence.startswith("count gate 0% open before training, 0% after")
 
 
 def test_spans_outside_their_text_fail(model, rows, schema, monkeypatch):

@@ -74,7 +74,7 @@ def evaluation(label: str) -> tuple[dict, list[Example], list, dict]:
     result = {
         "model": label, "documents": 1, "test_file": f"{named}.jsonl", "metric": "span_f1", "threshold": 0.5,
         "threshold_source": "as requested", **{name: each.to_dict() for name, each in scores.items()}, "modes": {},
-        "ceiling": {}, "closed_gates": 0, "data": DataReport(named, documents=1, words=4).to_dict(),
+        "ceiling": {}, "gate": "count gate", "gates": 1, "closed_gates": 0, "data": DataReport(named, documents=1, words=4).to_dict(),
         "targets": {"overall": judgement, label: judgement}, "sweep": {0.5: score["overall"]},
         "average_precision": 0.25, "errors": count_errors(judged),
         "comparisons": [{"model": label, "threshold": 0.5, "f1": 0.5, "f1_interval": (0.1, 0.9), "difference": None}],

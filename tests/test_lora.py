@@ -34,7 +34,7 @@ def test_adapters_alone_are_trained_and_what_gets_no_gradient_is_named(adapted, 
     assert trained
     assert all("lora_" in name for name in trained)
     assert not any(name.startswith(("count_pred", "count_embed")) for name in trained)
-    assert "the count head is frozen" in said
+    assert "The rest is frozen." in said
     untrained = ["classifier", "span_rep.span_rep_layer.out_project"]  # gliner2 reads out_project around its adapter
     assert freeze_unused(model, batch) == untrained
     groups = parameter_groups(model, 2e-5, 5e-4, 0.01)

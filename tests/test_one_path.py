@@ -15,12 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import PYTHON, ROOT, SAMPLE, SHARED
-from gliner2 import GLiNER2
+from conftest import PYTHON, ROOT, SAMPLE, SHARED, swap_and_spread
+from gliner2 import AutoExtractor
 from gliner2.inference.schema import RegexValidator
 from test_scripts import one_line_error, run
 
-from glinerko import KoreanSpanExtractor, KoreanWordSplitter, load_extractor
+from glinerko import KoreanExtractor, KoreanWordSplitter, load_extractor
 from glinerko.common import DataError, LoadError
 from glinerko.corpus.reading import load_rows
 from glinerko.corpus.rows import Span
@@ -32,17 +32,11 @@ LABELS = ["Disease", "Drug", "Procedure", "Biomarker"]
 THRESHOLD = 0.9
 
 
-@pytest.fixture(scope="module")
-def saved(pair, schema, tmp_path_factory):
+@pytest.fixture(scope="module", params=["span", "boundary"])
+def saved(request, bases, pair, schema, tmp_path_factory):
     """A model whose scores spread over (0, 1), with labels, descriptions, a threshold and short windows."""
-    from glinerko.model.swap import swap_encoder
-
     directory = tmp_path_factory.mktemp("saved")
-    model, _ = swap_encoder(*pair, schema=schema)
-    with torch.no_grad():
-        model.count_pred[-1].bias[1] += 100.0
-        for parameter in model.span_rep.parameters():
-            parameter.mul_(3.0)
+    model = swap_and_spread(bases, pair, request.param, schema)
     model.configure(threshold=THRESHOLD, window={"max_length": 256, "window_overlap": 32})
     model.save_pretrained(directory)
     return directory
@@ -78,7 +72,7 @@ def assert_same(ours: list[list[Span]], theirs: list[list[Span]], tolerance: flo
         assert mine.score == pytest.approx(other.score, abs=tolerance)
 
 
-def ways_to_extract(extractor: KoreanSpanExtractor) -> dict:
+def ways_to_extract(extractor: KoreanExtractor) -> dict:
     """Every method that extracts entities, as a function from texts to answers."""
     shown = {"include_spans": True, "include_confidence": True}
     schema = extractor.create_schema().entities(LABELS)
@@ -98,7 +92,7 @@ def ways_to_extract(extractor: KoreanSpanExtractor) -> dict:
 @pytest.mark.slow(25)
 def test_all_ways_give_the_same_spans_with_the_same_scores(extractor, saved, texts, tmp_path):
     expected = list(extractor.stream_entities(texts))
-    assert sum(map(len, expected)) > 300
+    assert sum(map(len, expected)) > 100
     for name, extract in ways_to_extract(extractor).items():
         found = [spans_of(answer) for answer in extract(texts)]
         assert_same(found, expected), name
@@ -147,7 +141,7 @@ def test_windows_wait_in_bounded_memory_and_documents_come_in_order(monkeypatch)
 @pytest.fixture
 def plain(saved):
     """The same files in gliner2 itself."""
-    return GLiNER2.from_pretrained(str(saved), word_splitter=KoreanWordSplitter())
+    return AutoExtractor.from_pretrained(str(saved), word_splitter=KoreanWordSplitter())
 
 
 TEXT = "당뇨병으로 내원하여 MRI 촬영 후 메트포르민 500mg을 투여하였다."
@@ -162,21 +156,24 @@ def test_all_tasks_of_a_schema_are_answered_as_by_gliner2(extractor, plain, sche
     def asked(model):
         entities = {label: {"description": text} for label, text in schema.descriptions.items()}
         entities["Drug"] |= {"dtype": "str", "threshold": 0.8}
-        entities["Disease"]["validators"] = [RegexValidator("..+", mode="full")]
+        # For a boundary model, gliner2 lets spans that are not valid, or that begin before the text, displace others.
+        span = model.architecture == "span"
+        if span:
+            entities["Disease"]["validators"] = [RegexValidator("..+", mode="full")]
         built = model.create_schema().entities(entities)
         built.classification("상태", ["호전", "악화"]).classification("종류", ["가", "나", "다"], multi_label=True)
-        built.structure("처방").field("약물", dtype="str").field("경로", dtype="str", choices=["경구", "정맥"]).field(
-            "용량"
-        )
+        choices = ["경구", "정맥"] if span else None
+        built.structure("처방").field("약물", dtype="str").field("경로", dtype="str", choices=choices).field("용량")
         return built.relations(["치료", "유발"])
 
     extractor.configure(window={"max_length": 512})
-    options = {"include_spans": spans, "include_confidence": confidence, "threshold": THRESHOLD}
+    options = {"include_spans": spans, "include_confidence": confidence, "threshold": 0.3}
+    options["batch_size"] = 1  # the relations of a boundary model depend on the padding
     options |= {"overlap_policy": policy} if policy else {}
     few = [text for text in texts[:12] if text.endswith(".")]  # gliner2 adds no full stop, which it could find
     ours = extractor.batch_extract(few, asked(extractor), **options)
-    theirs = plain.batch_extract(few, asked(plain), batch_size=8, **options)
-    assert any(answer["처방"] for answer in theirs)
+    theirs = plain.batch_extract(few, asked(plain), **options)
+    assert any(answer.get("처방") for answer in theirs)
     assert any(pairs for answer in theirs for pairs in answer["relation_extraction"].values())
     for mine, other in zip(rounded(ours), rounded(theirs), strict=True):
         for task in (*mine, *other):
@@ -193,7 +190,7 @@ def in_any_order(value):
 def rounded(value):
     """``value`` with scores of few digits."""
     if isinstance(value, float):
-        return round(value, 4)
+        return float(f"{value:.3g}")
     if isinstance(value, dict):
         return {key: rounded(each) for key, each in value.items()}
     return type(value)(map(rounded, value)) if isinstance(value, list | tuple) else value
@@ -279,17 +276,19 @@ def test_what_cannot_be_read_is_refused_in_a_line(extractor, message, call):
 
 def test_at_most_so_many_words_are_read(extractor, texts):
     (words,) = extractor.processor.split([texts[24]])
-    found = spans_of(extractor.extract(texts[24], max_len=20, include_spans=True, include_confidence=True))
+    options = {"threshold": 0.3, "include_spans": True, "include_confidence": True}
+    found = spans_of(extractor.extract(texts[24], max_len=20, **options))
     assert 0 < max(span.end for span in found) <= words[19][1]
 
 
 def answers(extractor) -> list:
-    return rounded(extractor.batch_extract_entities([TEXT], include_spans=True, include_confidence=True))
+    options = {"threshold": 0.3, "include_spans": True, "include_confidence": True}
+    return rounded(extractor.batch_extract_entities([TEXT], **options))
 
 
 def test_a_model_is_loaded_by_its_class_with_the_options_of_gliner2(saved, extractor):
     expected = answers(extractor)
-    assert answers(KoreanSpanExtractor.from_pretrained(str(saved), map_location="cpu")) == expected
+    assert answers(KoreanExtractor.from_pretrained(str(saved), map_location="cpu")) == expected
     assert answers(load_extractor(saved, attention_backend="standard")) == expected
     half = load_extractor(saved, quantize=True)
     assert half.dtype == torch.float16

@@ -29,7 +29,7 @@ def page(tmp_path):
     data = DataReport("t", documents=2, words=4).to_dict()
     targets = {"PASS": {"f1": 0.5, "f1_interval": (0.1, 0.9), "target": 0.6, "verdict": "MISS"}}
     result = {"model": "m", "documents": 2, "test_file": "t", "metric": "string_f1", "threshold": 0.5, "threshold_source": "as requested",
-              "span_f1": {"overall": score, "labels": {}}, "modes": {}, "ceiling": {}, "closed_gates": 0, "data": data, "targets": targets, "sweep": {0.5: score},
+              "span_f1": {"overall": score, "labels": {}}, "modes": {}, "ceiling": {}, "gate": "count gate", "gates": 1, "closed_gates": 0, "data": data, "targets": targets, "sweep": {0.5: score},
               "average_precision": 0.25, "errors": count_errors(judged)}  # fmt: skip
     plots = save_plots(evaluation_plots(result, [(0.9, 0.5, 0.5)]), tmp_path)
     path = tmp_path / "index.html"

@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-import torch
+from conftest import shut_gate, swap_and_spread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,14 +15,9 @@ from glinerko.corpus.windows import split_into_windows
 from glinerko.model.prediction import Predictions, predict_spans, resolve_greedily
 
 
-@pytest.fixture
-def spread_model(model):
-    """A model whose scores spread over (0, 1), with the count gate open."""
-    with torch.no_grad():
-        model.count_pred[-1].bias[1] += 100.0
-        for parameter in model.span_rep.parameters():
-            parameter.mul_(3.0)
-    return model
+@pytest.fixture(params=["span", "boundary"])
+def spread_model(request, bases, pair, schema):
+    return swap_and_spread(bases, pair, request.param, schema)
 
 
 @pytest.fixture
@@ -30,7 +25,7 @@ def documents(spread_model, sample_rows, schema):
     return split_into_windows(sample_rows.select(range(24)), spread_model.processor, schema)
 
 
-@pytest.mark.parametrize("threshold", [0.05, 0.3, 0.5, 0.7, 0.95])
+@pytest.mark.parametrize("threshold", [0.05, 0.3, 0.5, 0.7, 0.8])
 def test_one_pass_gives_what_gliner2_extracts_at_every_threshold(spread_model, documents, schema, threshold):
     predictions = predict_spans(spread_model, documents, schema)
     entities = spread_model.create_schema().entities(schema.descriptions)
@@ -60,10 +55,10 @@ def test_prediction_never_sees_gold(spread_model, sample_rows, schema, documents
 
 
 def test_a_shut_gate_returns_nothing_and_is_counted(spread_model, documents, schema):
-    with torch.no_grad():
-        spread_model.count_pred[-1].bias[0] += 1000.0
+    shut_gate(spread_model)
     predictions = predict_spans(spread_model, documents, schema, floor=0.0)
-    assert predictions.closed_gates == predictions.windows == len(documents)
+    each = 1 if spread_model.architecture == "span" else len(schema.labels)
+    assert predictions.closed_gates == predictions.gates == each * len(documents)
     assert not any(predictions.spans)
 
 
@@ -81,7 +76,7 @@ def test_spans_of_overlapping_windows_are_merged(spread_model, write_rows):
     schema = label_schema(rows)
     documents = split_into_windows(rows, spread_model.processor, schema, max_length=120, window_overlap=60)
     predictions = predict_spans(spread_model, documents, schema, floor=0.3)
-    assert predictions.windows > 3
+    assert predictions.gates > 3
     (spans,) = predictions.spans
     for label in schema.labels:
         own = sorted(span for span in spans if span.label == label)

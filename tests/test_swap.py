@@ -156,10 +156,10 @@ def test_no_swap_keeps_encoder_and_tokenizer(pair):
     assert report.changed == {"max_width": ("8", "10"), "word_splitter": ("whitespace", "korean")}
 
 
-def test_boundary_base_is_refused(pair, tmp_path):
+def test_a_base_of_an_unknown_architecture_is_refused(pair, tmp_path):
     base = shutil.copytree(pair[0], tmp_path / "base")
-    edit_json(base / "config.json", architecture="boundary")
-    with pytest.raises(LoadError, match=r"'boundary' architecture.*fastino/gliner2-base-v1"):
+    edit_json(base / "config.json", architecture="pyramid")
+    with pytest.raises(LoadError, match=r"unknown architecture 'pyramid'; known are span, boundary"):
         swap_encoder(base, pair[1])
 
 

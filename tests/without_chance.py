@@ -14,6 +14,7 @@ torch.nn.MultiheadAttention.__init__ = lambda self, *sizes, **options: attention
     self, *sizes, **options | {"dropout": 0.0}
 )
 torch.rand_like = lambda scores, **_: torch.ones_like(scores)  # nothing lies below the masking rate
+torch.rand = lambda shape, **options: torch.zeros(shape, device=options.get("device"))  # all gold is injected
 
 sys.argv = sys.argv[1:]
 sys.path.insert(0, "scripts")

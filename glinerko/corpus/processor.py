@@ -90,6 +90,7 @@ class KoreanSchemaTransformer(SchemaTransformer):
         word_splitter: Splits the texts.
         token_pooling: As in gliner2: how the states of a word's pieces become the state of the word.
         continuation_pieces: Whether to tokenize a word that continues another one as in pre-training.
+        architecture: That of the model; batches for the boundary architecture contain more.
     """
 
     def __init__(
@@ -98,7 +99,9 @@ class KoreanSchemaTransformer(SchemaTransformer):
         word_splitter: WordSplitter,
         token_pooling: str = "first",
         continuation_pieces: bool = False,
+        architecture: str = "span",
     ):
+        self.architecture = architecture
         continuation = ContinuationTokenizer(tokenizer) if continuation_pieces else None
         super().__init__(
             tokenizer=tokenizer,
@@ -168,7 +171,14 @@ class KoreanSchemaTransformer(SchemaTransformer):
                 if full_stop:
                     words = [*words, (len(window.text), len(text))]
                 records.append(self.transform_and_format(SplitText(text, words, full_stop), schema))
-            return self._pad_batch(records)
+            trained = any(isinstance(window, TrainingWindow) for window in windows)
+            return self._add_boundary_metadata(
+                self._pad_batch(records),
+                self.architecture,
+                is_training=trained,
+                build_targets=trained,
+                max_gold_per_query=None,
+            )
         finally:
             self.change_mode(is_training=False)
             random.setstate(state)
@@ -176,12 +186,12 @@ class KoreanSchemaTransformer(SchemaTransformer):
     def with_word_splitter(self, splitter: WordSplitter) -> KoreanSchemaTransformer:
         """The same processor for other words."""
         continuation = self.word_splitter.continuation is not None
-        return type(self)(self.tokenizer, splitter, self.token_pooling, continuation)
+        return type(self)(self.tokenizer, splitter, self.token_pooling, continuation, self.architecture)
 
     def __reduce__(self):
         # A cache of pieces cannot be copied, and need not be.
-        continuation = self.word_splitter.continuation is not None
-        return type(self), (self.tokenizer, self.word_splitter.splitter, self.token_pooling, continuation)
+        continuation, splitter = self.word_splitter.continuation is not None, self.word_splitter.splitter
+        return type(self), (self.tokenizer, splitter, self.token_pooling, continuation, self.architecture)
 
     def _transform_schema(self, *args, label_descriptions=None, **options) -> list[str]:
         """gliner2's method; a label without a description has none in the prompt, and not an empty one."""

@@ -105,8 +105,8 @@ def report_data(aligned: Dataset, schema: LabelSchema, source: str, listing: Pat
 
 
 def measure_reach(
-    rows: Dataset, splitters: Mapping[str, WordSplitter], widths: Sequence[int]
-) -> dict[str, dict[int, float | None]]:
+    rows: Dataset, splitters: Mapping[str, WordSplitter], widths: Sequence[int | None]
+) -> dict[str, dict[int | None, float | None]]:
     """The share of the mentions present in their text that are runs of whole words, by splitter and greatest width.
 
     It is ``None`` if no mention is present.
@@ -152,19 +152,23 @@ def measure_segmentation(
     Args:
         worst: The number of terms to show: those with most unknown pieces, then with most pieces per character.
     """
-    pieces, words = [], 0
+    pieces, korean, words = [], [], 0
     boundaries, morphemes = set(), set()
     for index, (text, split) in enumerate(zip(texts, load_word_splitter("korean").split_batch(texts), strict=True)):
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        pieces += tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+        own = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+        pieces += own
+        # What a piece covers, not its name: in a byte-level vocabulary, names are bytes and none is Korean.
+        for piece, (start, end) in zip(own, encoded["offset_mapping"], strict=True):
+            covered = text[start:end].strip()
+            if re.search("[가-힣]", covered) and piece not in (tokenizer.unk_token, "▁"):  # "▁" covers the next piece
+                korean.append(covered)
         words += len(text.split())
         # A piece may begin with the white space before it.
         starts = (end - len(text[start:end].lstrip()) for start, end in encoded["offset_mapping"])
         inside = {position for position in range(1, len(text)) if not text[position - 1].isspace()}
         boundaries |= {(index, start) for start in starts if start in inside}
         morphemes |= {(index, start) for start, _ in split if start in inside}
-    bare = [re.sub(r"^(##|▁)", "", piece) for piece in pieces]
-    korean = [piece for piece in bare if re.search("[가-힣]", piece)]
     cut = {term: pieces_of(tokenizer, term) for term in dict.fromkeys(terms)}
     order = sorted(cut, key=lambda term: (-cut[term].count(tokenizer.unk_token), -len(cut[term]) / len(term), term))
     return Segmentation(

@@ -91,6 +91,7 @@ def split_into_windows(
     *,
     max_length: int = MAX_LENGTH,
     window_overlap: int = WINDOW_OVERLAP,
+    max_text: int | None = None,
 ) -> Dataset:
     """Add the columns ``words`` and ``windows`` (first and last word, exclusive) to each row, computed once and cached.
 
@@ -98,24 +99,26 @@ def split_into_windows(
         schema: The labels and descriptions of the prompt; the prompt uses part of each window.
         max_length: Pieces in a window, prompt included.
         window_overlap: Pieces that a window may share with the one before it.
+        max_text: Pieces of text in a window; as many as there is room for by default.
 
     Raises:
         DataError: The prompt leaves too little room for text.
     """
-    room = text_room(processor, gliner2_schema(Window("", [], schema.labels), schema), max_length, window_overlap)
+    tasks = gliner2_schema(Window("", [], schema.labels), schema)
+    room = text_room(processor, tasks, max_length, window_overlap, max_text)
 
     def split_batch(batch: Mapping[str, list]) -> dict[str, list]:
         columns: dict[str, list] = {name: [] for name in _WINDOW_COLUMNS}
         for text, words in zip(batch["text"], processor.split(batch["text"]), strict=True):
             pieces = [len(pieces) for pieces in processor.word_pieces(text, words)]
             columns["words"].append(words)
-            columns["windows"].append(cut_windows(words, pieces, room, window_overlap))
+            columns["windows"].append(cut_windows(words, pieces, *room))
         return columns
 
     splitter = processor.word_splitter
     words = splitter.splitter, splitter.splitter.version, splitter.continuation is not None
     tokenizer = processor.tokenizer.backend_tokenizer.to_str()
-    settings = rows._fingerprint, __version__, words, tokenizer, schema, max_length, window_overlap
+    settings = rows._fingerprint, __version__, words, tokenizer, schema, room
     return rows.map(
         split_batch,
         batched=True,
@@ -131,8 +134,9 @@ def text_room(
     schema: Mapping[str, Any],
     max_length: int = MAX_LENGTH,
     window_overlap: int = WINDOW_OVERLAP,
-) -> int:
-    """The pieces that the prompt of a schema in gliner2's own form leaves for the text of a window.
+    max_text: int | None = None,
+) -> tuple[int, int]:
+    """The pieces that the prompt of a schema in gliner2's own form leaves for the text of a window, and its overlap.
 
     Raises:
         DataError: They are too few.
@@ -144,10 +148,12 @@ def text_room(
             f"the prompt alone takes {prompt} of {max_length} pieces, which leaves {room} for text and an overlap of "
             f"{window_overlap}: shorten the label descriptions, or train with a larger --max_length"
         )
-    return room
+    if max_text is not None and max_text < room:
+        return max_text, min(window_overlap, max_text // 2)
+    return room, window_overlap
 
 
-def align_gold(documents: Dataset, max_width: int) -> Dataset:
+def align_gold(documents: Dataset, max_width: int | None) -> Dataset:
     """Add the column ``outcomes`` to rows of :func:`split_into_windows`: one for each span of each mention."""
 
     def align_batch(batch: Mapping[str, list]) -> dict[str, list]:
@@ -166,14 +172,14 @@ def align_gold(documents: Dataset, max_width: int) -> Dataset:
 
 
 def classify_spans(
-    example: Example, words: Sequence[Offsets], windows: Sequence[Offsets], max_width: int
+    example: Example, words: Sequence[Offsets], windows: Sequence[Offsets], max_width: int | None
 ) -> list[list[Outcome]]:
     """The outcome of every occurrence of every mention of ``example``.
 
     Args:
         words: ``(start, end)`` of each word of the text.
         windows: ``(first, last)`` word of each window, ``last`` exclusive.
-        max_width: The widest span that the head scores, in words.
+        max_width: The widest span that can be found, in words; ``None`` if there is none.
     """
     starts = {start: index for index, (start, _) in enumerate(words)}
     ends = {end: index for index, (_, end) in enumerate(words)}
@@ -183,7 +189,7 @@ def classify_spans(
             return Outcome.STARTS_INSIDE_WORD
         if end not in ends:
             return Outcome.ENDS_INSIDE_WORD
-        if ends[end] - starts[start] >= max_width:
+        if max_width is not None and ends[end] - starts[start] >= max_width:
             return Outcome.TOO_WIDE
         if not any(first <= starts[start] and ends[end] < last for first, last in windows):
             return Outcome.OUTSIDE_WINDOWS

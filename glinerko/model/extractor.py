@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import torch
 from datasets import Dataset
 from gliner2.configuration import ExtractorConfig
-from gliner2.inference.engine import SpanExtractor
 from gliner2.inference.schema import Schema
 from gliner2.inference.schema_model import SchemaInput
 from gliner2.models.loading import (
@@ -31,7 +30,7 @@ from glinerko.common import DataError, LoadError, __version__, first_line, write
 from glinerko.corpus.processor import KoreanSchemaTransformer, Window
 from glinerko.corpus.rows import LabelSchema, Offsets, Span, check_labels, check_unicode
 from glinerko.corpus.tokens import load_encoder_tokenizer, restore_tokenizer_class
-from glinerko.corpus.windows import WINDOW_OVERLAP, align_gold, cut_windows, row_windows, split_into_windows, text_room
+from glinerko.corpus.windows import align_gold, cut_windows, row_windows, split_into_windows, text_room
 from glinerko.corpus.words import (
     USER_DICTIONARY,
     as_word_splitter,
@@ -40,15 +39,20 @@ from glinerko.corpus.words import (
     write_user_dictionary,
 )
 from glinerko.hub import fetch, load_config, require_gliner2
+from glinerko.model.architecture import Architecture, Prompt
+from glinerko.model.boundary import BoundaryScorer
 from glinerko.model.lora import adapter_base, has_lora, merge_adapter, save_adapter
 from glinerko.model.prediction import answer, gliner2_policy, in_batches, overlap_resolver
 from glinerko.model.settings import Settings
-from glinerko.model.spans import Prompt, SpanScorer
+from glinerko.model.spans import SpanScorer
 
 SCORE_TOLERANCE = 2e-3
 """How much the scores of one model may differ between two machines."""
 BATCH_SIZE = 8
 """Windows in a batch, by default as in gliner2."""
+
+WINDOW_LIMITS = ("max_length", "window_overlap", "max_text")
+"""What is known of the windows: see :func:`glinerko.corpus.windows.split_into_windows`."""
 
 T = TypeVar("T")
 EntityTypes = str | Sequence[str] | Mapping[str, str | Mapping[str, Any] | None]
@@ -63,8 +67,11 @@ _SCHEMA_KEYS = (
 _REFERENCE_TEXT = "환자는 제2형 당뇨병으로 인슐린을 투여받았고, 혈액 검사에서 HbA1c가 8.2%였다."
 
 
-class KoreanSpanExtractor(SpanScorer):
-    """A GLiNER2 that keeps its word splitter, labels, descriptions and threshold, and uses them by default."""
+class KoreanExtractor(Architecture):
+    """A GLiNER2 that keeps its word splitter, labels, descriptions and threshold, and uses them by default.
+
+    :func:`load_extractor` gives the one of the right architecture.
+    """
 
     @property
     def settings(self) -> Settings:
@@ -75,12 +82,12 @@ class KoreanSpanExtractor(SpanScorer):
         """Change fields of :class:`Settings`. They are saved with the model, by gliner2 as well.
 
         Raises:
-            DataError: ``window`` is no pair of ``max_length`` and ``window_overlap`` that leaves room for a text.
+            DataError: ``window`` has other entries than :data:`WINDOW_LIMITS`, or other values than numbers of pieces.
         """
         window = changes.get("window") or {}
         for name, pieces in window.items():
-            if name not in ("max_length", "window_overlap"):
-                raise DataError(f"window has no {name!r}: it takes max_length and window_overlap, in pieces")
+            if name not in WINDOW_LIMITS:
+                raise DataError(f"window has no {name!r}: it takes {', '.join(WINDOW_LIMITS)}, in pieces")
             require_number(name, pieces, whole=True, at_least=0)
         for name, value in replace(self.settings, **changes).to_config().items():
             setattr(self.config, name, value)
@@ -103,8 +110,20 @@ class KoreanSpanExtractor(SpanScorer):
 
     @property
     def window_limits(self) -> dict[str, int]:
-        """``max_length`` and ``window_overlap`` of training, in pieces."""
+        """The :data:`WINDOW_LIMITS` of training, in pieces."""
         return dict(self.settings.window)
+
+    def fit_to(self, windows: Dataset) -> None:
+        """Read and find as much at once as these training windows hold; saved with the model.
+
+        If scores depend on the length of the text, no window to read holds more than nearly all of these.
+        """
+        self.fit_limits(windows)
+        if self.depends_on_length and len(windows):
+            texts = ((row["text"], row["words"]) for row in windows)
+            lengths = sorted(sum(map(len, self.processor.word_pieces(*each))) for each in texts)
+            longest = lengths[round(0.95 * (len(lengths) - 1))]
+            self.configure(window={**self.window_limits, "max_text": max(longest, 8)})
 
     def split(self, rows: Dataset, schema: LabelSchema | None = None) -> Dataset:
         """The rows with this model's words and windows: see :func:`glinerko.corpus.windows.split_into_windows`."""
@@ -250,16 +269,15 @@ class KoreanSpanExtractor(SpanScorer):
         require_number("max_len", 1 if max_len is None else max_len, whole=True, at_least=1)
         if threshold is not None:
             require_number("threshold", threshold, at_least=0, at_most=1)
-        resolve = overlap_resolver(overlap_policy)
-        prompts: dict[int, tuple[Prompt, int]] = {}
-        overlap = self.window_limits.get("window_overlap", WINDOW_OVERLAP)
+        resolve = overlap_resolver(self.overlap_policy if overlap_policy is None else overlap_policy)
+        prompts: dict[int, tuple[Prompt, tuple[int, int]]] = {}
         being_read: deque[tuple[str, Prompt]] = deque()
 
-        def windows_of(text: str, words: list[Offsets], prompt: Prompt, room: int) -> Iterator[tuple]:
+        def windows_of(text: str, words: list[Offsets], prompt: Prompt, room: tuple[int, int]) -> Iterator[tuple]:
             if max_len is not None and len(words) > max_len:
                 words, text = words[:max_len], text[: words[max_len - 1][1]]
             pieces = [len(pieces) for pieces in self.processor.word_pieces(text, words)]
-            windows = cut_windows(words, pieces, room, overlap) or [(0, 0)]
+            windows = cut_windows(words, pieces, *room) or [(0, 0)]
             for begin, window in row_windows({"text": text, "words": words, "windows": windows}, ()):
                 yield (begin, prompt), window
 
@@ -272,7 +290,8 @@ class KoreanSpanExtractor(SpanScorer):
                     yield windows_of(text, words, *prompts[id(schema)])
 
         def run(batch: Sequence[tuple]) -> list[dict[str, Any]]:
-            return self.extract_from_windows([window for _, window in batch], [prompt for (_, prompt), _ in batch])
+            answers = self.extract_from_windows([window for _, window in batch], [prompt for (_, prompt), _ in batch])
+            return [each.tasks for each in answers]
 
         self.eval()
         for results in in_batches(documents_in_windows(), run, batch_size):
@@ -282,8 +301,8 @@ class KoreanSpanExtractor(SpanScorer):
 
     def _prompt(
         self, schema: SchemaLike | None, threshold: float | None = None, overlap_policy: str | None = None
-    ) -> tuple[Prompt, int]:
-        """What to ask, and the pieces of text that fit in a window beside it."""
+    ) -> tuple[Prompt, tuple[int, int]]:
+        """What to ask, and the room for text beside it: see :func:`glinerko.corpus.windows.text_room`."""
         with schema_errors():
             if schema is None or isinstance(schema, str):
                 schema = self._entity_schema(schema)
@@ -346,21 +365,21 @@ class KoreanSpanExtractor(SpanScorer):
     def reference_scores(self) -> list[list[float]] | None:
         """The best score of the spans that start at each word of a fixed sentence: ``[labels, words]``.
 
-        Saved with a model, they tell whether it still gives the same scores. ``None`` if the count gate is shut.
+        Saved with a model, they tell whether it still gives the same scores. ``None`` if the gate of the text is shut.
         """
         (words,) = self.processor.split([_REFERENCE_TEXT])
         window = Window(_REFERENCE_TEXT, words, self.label_schema.labels)
         training = self.training
         self.eval()
-        (scores,) = self.span_probabilities(self.processor.collate([window], self.label_schema))
+        (scores,) = self.best_starts(self.processor.collate([window], self.label_schema))
         self.train(training)
-        return None if scores is None else [[round(score, 5) for score in row] for row in scores.amax(-1).tolist()]
+        return None if scores is None else [[round(score, 5) for score in row] for row in scores.tolist()]
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """Those of the encoder; Accelerate asks for them under FSDP."""
         return self.encoder.get_input_embeddings()
 
-    def set_word_splitter(self, word_splitter: str | Callable) -> KoreanSpanExtractor:
+    def set_word_splitter(self, word_splitter: str | Callable) -> KoreanExtractor:
         """Read other words from now on: gliner2's method, and saved with the model.
 
         Args:
@@ -376,7 +395,7 @@ class KoreanSpanExtractor(SpanScorer):
         return self
 
     @classmethod
-    def from_pretrained(cls, repo_or_dir: str | Path, **options: Any) -> KoreanSpanExtractor:
+    def from_pretrained(cls, repo_or_dir: str | Path, **options: Any) -> KoreanExtractor:
         """See :func:`load_extractor`."""
         return load_extractor(repo_or_dir, **options)
 
@@ -423,7 +442,21 @@ class KoreanSpanExtractor(SpanScorer):
             write_user_dictionary(directory / self.settings.user_dictionary, entries)
         # The class with which plain gliner2 loads these files.
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        write_json(directory / "config.json", {**config, "architectures": [SpanExtractor.__name__]})
+        write_json(directory / "config.json", {**config, "architectures": [self.plain.__name__]})
+
+
+class KoreanSpanExtractor(KoreanExtractor, SpanScorer):
+    """Of the span architecture (GLiNER2)."""
+
+
+class KoreanBoundaryExtractor(KoreanExtractor, BoundaryScorer):
+    """Of the boundary architecture (GLiNER2.5)."""
+
+
+ARCHITECTURES: dict[str, type[KoreanExtractor]] = {
+    each.plain.architecture: each for each in (KoreanSpanExtractor, KoreanBoundaryExtractor)
+}
+"""The models by gliner2's name of their architecture."""
 
 
 def require_number(
@@ -515,15 +548,15 @@ def load_extractor(
     quantize: bool = False,
     compile: bool = False,
     **attention: Any,
-) -> KoreanSpanExtractor:
+) -> KoreanExtractor:
     """Load a model with its word splitter, width, labels, descriptions and threshold, from its files only.
 
-    A plain GLiNER2 of the span architecture loads too, with the white-space splitter it was trained with.
+    A plain GLiNER2 loads too, with the white-space splitter it was trained with.
 
     Args:
         name_or_path: A directory, or the id of a repository of the Hub.
         map_location: The device of the model; the CPU by default.
-        word_splitter: Other words than those it was trained with; see :meth:`KoreanSpanExtractor.set_word_splitter`.
+        word_splitter: Other words than those it was trained with; see :meth:`KoreanExtractor.set_word_splitter`.
         quantize: Convert the weights to float16.
         compile: Use ``torch.compile``.
         attention: gliner2's ``attention_backend`` and what belongs to it.
@@ -539,11 +572,9 @@ def load_extractor(
     options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     directory = fetch(name_or_path, revision=revision, **options)
     config = require_gliner2(directory, directory)
-    if config.get("architecture") not in (None, "span"):
-        raise LoadError(
-            f"{directory}: a GLiNER2 of the {config['architecture']!r} architecture; only 'span' is supported, "
-            "for example fastino/gliner2-base-v1"
-        )
+    architecture = config.get("architecture") or "span"
+    if architecture not in ARCHITECTURES:
+        raise LoadError(f"{directory}: unknown architecture {architecture!r}; known are {', '.join(ARCHITECTURES)}")
     base = adapter_base(directory)
     weights = (fetch(base, **options) if base else directory) / "model.safetensors"
     if not weights.is_file():
@@ -553,7 +584,7 @@ def load_extractor(
     splitter = load_word_splitter(settings.word_splitter, settings.lower_case, dictionary)
     tokenizer = load_encoder_tokenizer(directory)
     try:
-        model = KoreanSpanExtractor(
+        model = ARCHITECTURES[architecture](
             ExtractorConfig.from_dict(config),
             encoder_config=load_config(directory / "encoder_config"),
             tokenizer=tokenizer,
@@ -567,7 +598,7 @@ def load_extractor(
     except Exception as error:  # safetensors, transformers and torch each raise their own on a damaged file
         raise LoadError(f"{directory}: the weights cannot be loaded: {first_line(error)}") from error
     model.processor = KoreanSchemaTransformer(
-        tokenizer, splitter, model.config.token_pooling, settings.continuation_pieces
+        tokenizer, splitter, model.config.token_pooling, settings.continuation_pieces, architecture
     )
     if word_splitter is not None:
         model.set_word_splitter(word_splitter)
@@ -585,8 +616,8 @@ def load_extractor(
 
 def load_and_compare(
     directory: str | Path, expected: list[list[float]] | None, map_location: str | torch.device | None = None
-) -> tuple[KoreanSpanExtractor, float]:
-    """Load a saved model and compare its :meth:`~KoreanSpanExtractor.reference_scores` with the expected ones.
+) -> tuple[KoreanExtractor, float]:
+    """Load a saved model and compare its :meth:`~KoreanExtractor.reference_scores` with the expected ones.
 
     Returns:
         The model, and the greatest difference of two scores; infinite if the words or the count gate differ.

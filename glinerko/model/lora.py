@@ -11,17 +11,14 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from glinerko.common import LoadError, first_line
+from glinerko.model.architecture import Architecture
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """The files of PEFT's own layout."""
 
-_MODULES = ("encoder.", "span_rep.", "classifier.")
 
-
-def add_lora(
-    model: torch.nn.Module, base_model: str | Path, rank: int = 16, alpha: int = 32, dropout: float = 0.1
-) -> str:
-    """Freeze ``model`` and put adapters on the linear layers of the encoder, ``span_rep`` and ``classifier``, in place.
+def add_lora(model: Architecture, base_model: str | Path, rank: int = 16, alpha: int = 32, dropout: float = 0.1) -> str:
+    """Freeze ``model`` and put adapters on the linear layers of its ``adapted`` modules, in place.
 
     Args:
         base_model: The model with the frozen weights; named in the adapter's config.
@@ -32,7 +29,7 @@ def add_lora(
     layers = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.startswith(_MODULES)
+        if isinstance(module, torch.nn.Linear) and name.startswith(model.adapted)
     ]
     config = LoraConfig(
         r=rank,
@@ -45,9 +42,9 @@ def add_lora(
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
     return (
-        f"LoRA of rank {rank} (alpha {alpha}, dropout {dropout}) on {len(layers)} layers of encoder, span_rep and "
-        f"classifier: {trained:,} of {total:,} parameters. Words, targets and windows are as for full fine-tuning; the "
-        "count head is frozen, and its loss can open the gate only through the encoder."
+        f"LoRA of rank {rank} (alpha {alpha}, dropout {dropout}) on {len(layers)} layers of "
+        f"{', '.join(name.rstrip('.') for name in model.adapted)}: {trained:,} of {total:,} parameters. The rest is "
+        "frozen. Words, targets and windows are as for full fine-tuning."
     )
 
 

@@ -26,7 +26,7 @@ from glinerko.common import DataError
 from glinerko.corpus.processor import Window, gliner2_schema
 from glinerko.corpus.rows import LabelSchema, Offsets, Span
 from glinerko.corpus.windows import row_windows
-from glinerko.model.spans import Prompt, SpanScorer
+from glinerko.model.architecture import Architecture, Prompt, WindowAnswer
 
 POOL = 64
 """How many batches of windows wait at a time, so that windows of similar length share a batch."""
@@ -39,24 +39,27 @@ class Predictions:
 
     candidates: list[list[Span]] = field(default_factory=list)
     """Every span with a score of at least the floor, overlapping or not."""
-    windows: int = 0
+    gates: int = 0
     closed_gates: int = 0
-    """The number of windows for which the count head predicts 0: nothing is predicted, whatever the scores are."""
+    """How many of the gates kept back spans with a score of at least the floor; see :class:`WindowAnswer`."""
+    overlap_policy: str = "greedy"
+    """The model's default; one of :data:`OVERLAP_POLICIES`."""
 
     @cached_property
     def spans(self) -> list[list[Span]]:
         """The candidates without overlaps: see :func:`resolve_greedily`."""
         return [resolve_greedily(candidates) for candidates in self.candidates]
 
-    def at_threshold(self, threshold: float, overlap_policy: str = "greedy") -> list[list[Span]]:
+    def at_threshold(self, threshold: float, overlap_policy: str | None = None) -> list[list[Span]]:
         """The spans of each document with a score of at least ``threshold``, overlaps resolved within each label.
 
         Args:
-            overlap_policy: One of :data:`OVERLAP_POLICIES`.
+            overlap_policy: One of :data:`OVERLAP_POLICIES`; by default that of the model.
 
         Raises:
             DataError: There is no such policy.
         """
+        overlap_policy = self.overlap_policy if overlap_policy is None else overlap_policy
         if overlap_policy == "greedy":
             # Only a span with a higher score displaces a span, so the spans of the lowest threshold serve all others.
             return [[span for span in spans if span.score >= threshold] for spans in self.spans]
@@ -70,7 +73,7 @@ class Predictions:
 
 
 def predict_spans(
-    model: SpanScorer,
+    model: Architecture,
     documents: Dataset,
     schema: LabelSchema,
     *,
@@ -91,7 +94,7 @@ def predict_spans(
     """
     prompt = entity_prompt(model, schema, floor)
 
-    def score(windows: Sequence[Window]) -> list[dict[str, Any]]:
+    def score(windows: Sequence[Window]) -> list[WindowAnswer]:
         return model.extract_from_windows(windows, [prompt] * len(windows))
 
     rows = documents.select_columns(["text", "words", "windows"])
@@ -102,10 +105,10 @@ def predict_spans(
     with tqdm(total=total, desc="Predicting", unit="window", leave=False, disable=not progress) as bar:
         predictions = collect(map(partial(row_windows, labels=schema.labels), rows), score, batch_size, bar)
     model.train(training)
-    return predictions
+    return replace(predictions, overlap_policy=model.overlap_policy)
 
 
-def entity_prompt(model: SpanScorer, schema: LabelSchema, threshold: float) -> Prompt:
+def entity_prompt(model: Architecture, schema: LabelSchema, threshold: float) -> Prompt:
     """The prompt that asks for the labels of ``schema``."""
     tasks = gliner2_schema(Window("", [], schema.labels), schema)
     _, (metadata,) = model._build_schema_dicts_and_metadata([tasks])
@@ -114,7 +117,7 @@ def entity_prompt(model: SpanScorer, schema: LabelSchema, threshold: float) -> P
 
 def collect(
     documents: Iterable[Iterable[tuple[int, Window]]],
-    score: Callable[[Sequence[Window]], Sequence[Mapping[str, Any]]],
+    score: Callable[[Sequence[Window]], Sequence[WindowAnswer]],
     batch_size: int,
     bar: tqdm,
 ) -> Predictions:
@@ -122,19 +125,20 @@ def collect(
 
     Args:
         documents: The windows of each document, each with the offset at which it begins.
-        score: Returns gliner2's unformatted answer for each window of a batch.
+        score: Returns the answer for each window of a batch.
     """
 
-    def run(batch: Sequence[tuple[int, Window]]) -> Sequence[Mapping[str, Any]]:
+    def run(batch: Sequence[tuple[int, Window]]) -> Sequence[WindowAnswer]:
         results = score([window for _, window in batch])
         bar.update(len(batch))
         return results
 
     predictions = Predictions()
     for results in in_batches(documents, run, batch_size):
-        predictions.windows += len(results)
-        predictions.closed_gates += sum(not result["entities"] for _, result in results)
-        predictions.candidates.append(sorted(_as_spans(merge_entities(results))))
+        predictions.gates += sum(answer.gates for _, answer in results)
+        predictions.closed_gates += sum(answer.shut for _, answer in results)
+        found = merge_entities((begin, answer.tasks) for begin, answer in results)
+        predictions.candidates.append(sorted(_as_spans(found)))
     return predictions
 
 
@@ -251,8 +255,11 @@ def _merge_other_tasks(
             text, chunks, others, confidence, spans, overlap_policy=metadata["_overlap_policy"]
         )
     for name, value in merged.items():
-        if name == "relation_extraction" and not (confidence or spans):  # gliner2 shows a relation as a pair then
-            merged[name] = {kind: [(pair["head"], pair["tail"]) for pair in pairs] for kind, pairs in value.items()}
+        if name == "relation_extraction" and not confidence:
+            # Without offsets, gliner2 shows a relation as a pair. A boundary model also scores the relation itself.
+            shown = (lambda each: dict(zip(("head", "tail"), each, strict=True))) if spans else tuple
+            ends = {kind: [(pair["head"], pair["tail"]) for pair in pairs] for kind, pairs in value.items()}
+            merged[name] = {kind: list(map(shown, pairs)) for kind, pairs in ends.items()}
         elif name not in (*tasks, "relation_extraction") and isinstance(value, list):
             # Without offsets, equal strings of a field are one.
             merged[name] = [format_struct(each, confidence) if isinstance(each, dict) else each for each in value]
@@ -270,8 +277,8 @@ def predict_on_all_processes(
     """
     with accelerator.split_between_processes(list(range(documents))) as indices, accelerator.autocast():
         own = predict(indices=indices, progress=accelerator.is_main_process)
-    windows, closed_gates = (sum(gather_object([count])) for count in (own.windows, own.closed_gates))
-    return Predictions(gather_object(own.candidates), windows, closed_gates)
+    gates, closed_gates = (sum(gather_object([count])) for count in (own.gates, own.closed_gates))
+    return replace(own, candidates=gather_object(own.candidates), gates=gates, closed_gates=closed_gates)
 
 
 def resolve_by_policy(spans: Iterable[Span], policy: str) -> list[Span]:

@@ -25,7 +25,7 @@ class Validation:
     precision: str
     """The precision of the run: ``no``, ``bf16`` or ``fp16``."""
     reference_scores: list[list[float]] | None = None
-    """See :meth:`glinerko.model.extractor.KoreanSpanExtractor.reference_scores`."""
+    """See :meth:`glinerko.model.extractor.KoreanExtractor.reference_scores`."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Settings:
     threshold: float | None = None
     """The threshold chosen on validation documents."""
     window: Mapping[str, int] = field(default_factory=dict)
-    """``max_length`` and ``window_overlap`` of training, in pieces."""
+    """The limits of the windows of training, in pieces: see :func:`glinerko.corpus.windows.split_into_windows`."""
     validation: Validation | None = None
 
     @classmethod

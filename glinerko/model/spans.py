@@ -3,36 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from gliner2.configuration import ExtractorConfig
 from gliner2.inference.engine import SpanExtractor
 from gliner2.processor import PreprocessedBatch
 
 from glinerko.corpus.processor import Window
+from glinerko.model.architecture import Architecture, Prompt, WindowAnswer
+
+MAX_WIDTH = 12
+"""The widest span that is scored after a swap, in words."""
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """What a text is asked."""
-
-    schema: Mapping[str, Any]
-    """The tasks in gliner2's own form."""
-    metadata: Mapping[str, Any]
-    """What gliner2 keeps to decode the answers: order, types, thresholds and validators of labels and fields."""
-    threshold: float
-    """The lowest score of a span whose label or field has no threshold of its own."""
-
-
-class SpanScorer(SpanExtractor):
+class SpanScorer(Architecture, SpanExtractor):
     """gliner2's extractor of the span architecture, with the count head supervised on entity schemas.
 
     At inference a predicted count of 0 returns no entities, whatever the span scores are, and gliner2's training loss
     skips the count for entity schemas. Entity scores use instance 0 and are the same for any count of at least 1, so
     the target here is always 1, with or without entities in the text.
     """
+
+    plain = SpanExtractor
+    overlap_policy = "greedy"
+    gate = "count gate"
+    depends_on_length = False
+    loss_parts = ("structure_loss", "count_loss")
+    adapted = ("encoder.", "span_rep.", "classifier.")
+
+    @classmethod
+    def swapped_config(cls, base: ExtractorConfig, max_width: int | None) -> dict[str, Any]:
+        """The widest span, which stands in a config twice."""
+        width = MAX_WIDTH if max_width is None else max_width
+        return {"span_head": {**base.span_head, "max_width": width}, "max_width": width}
+
+    def limits(self) -> dict[str, str]:
+        """The widest span."""
+        return {"max_width": str(self.max_width)}
+
+    def untrained(self) -> tuple[str, ...]:
+        """Only the head of classifications is."""
+        return ("classifier.",)
+
+    def summed_losses(self, outputs: Mapping[str, Any], windows: int) -> list[torch.Tensor]:
+        """gliner2's losses, which are sums already."""
+        return [outputs[name] for name in ("total_loss", *self.loss_parts)]
+
+    @torch.no_grad()
+    def find_faults(self, outputs: Mapping[str, Any], batch: PreprocessedBatch) -> dict[int, str]:
+        """A window gave no loss, because gliner2 caught an exception, or its loss is not finite."""
+        complete = outputs["batch_size"] == len(batch)
+        if complete and torch.isfinite(outputs["total_loss"]):
+            return {}
+        samples = self(batch, return_individual_losses=True).get("individual_losses", [])
+        faults = {}
+        for index, sample in enumerate(samples):
+            if "error" in sample:
+                faults[index] = f"no loss ({sample['error']})"
+            elif not torch.isfinite(torch.tensor(sample["total_loss"])):
+                faults[index] = f"loss {sample['total_loss']}"
+        return faults or dict.fromkeys(range(len(batch)), "loss not finite" if complete else "perhaps no loss")
 
     def _compute_sample_loss(self, token_embeddings, embs_per_schema, task_types, *args, **kwargs):
         losses = super()._compute_sample_loss(token_embeddings, embs_per_schema, task_types, *args, **kwargs)
@@ -121,16 +153,16 @@ class SpanScorer(SpanExtractor):
         return [(text[start:end], score, start, end) for start, end, score in offsets]
 
     @torch.no_grad()
-    def extract_from_windows(self, windows: Sequence[Window], prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-        """What gliner2 decodes for each window of a batch, before overlaps of entities are resolved.
-
-        Returns:
-            For each window the answer to each task of its prompt, in gliner2's unformatted form, with scores and with
-            offsets into the window. The entities are an empty list if the count gate is shut.
-        """
+    def extract_from_windows(self, windows: Sequence[Window], prompts: Sequence[Prompt]) -> list[WindowAnswer]:
+        """See :meth:`Architecture.extract_from_windows`; each window has one gate."""
         batch = self.processor.collate_schemas(windows, [prompt.schema for prompt in prompts]).to(self.device)
         metadata = [prompt.metadata for prompt in prompts]
-        return self._extract_from_batch(batch, prompts[0].threshold, metadata, True, True)
+        results = self._extract_from_batch(batch, prompts[0].threshold, metadata, True, True)
+        asked = [bool(prompt.metadata["entity_order"]) for prompt in prompts]
+        return [
+            WindowAnswer(each, wants, wants and not each.get("entities"))
+            for each, wants in zip(results, asked, strict=True)
+        ]
 
     # no_grad, not inference_mode: attention caches tensors, and inference tensors cannot be used in later training.
     @torch.no_grad()
@@ -145,3 +177,7 @@ class SpanScorer(SpanExtractor):
         states = self.processor.extract_embeddings_from_batch(self.encode_tokens(batch), batch.input_ids, batch)
         logits, _ = self._compute_direct_span_logits_batched(batch, *states)
         return [None if scores[0] is None else torch.sigmoid(scores[0][0].float()).cpu() for scores in logits]
+
+    def best_starts(self, batch: PreprocessedBatch) -> list[torch.Tensor | None]:
+        """See :meth:`Architecture.best_starts`."""
+        return [None if scores is None else scores.amax(-1) for scores in self.span_probabilities(batch)]

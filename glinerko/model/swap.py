@@ -21,7 +21,7 @@ from glinerko.corpus.rows import LabelSchema
 from glinerko.corpus.tokens import load_encoder_tokenizer
 from glinerko.corpus.words import USER_DICTIONARY, load_word_splitter, word_splitter_names
 from glinerko.hub import fetch, load_config, public_name, read_licence
-from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
+from glinerko.model.extractor import KoreanExtractor, load_extractor
 
 
 @dataclass
@@ -29,7 +29,12 @@ class SwapOptions:
     """How a swap is done."""
 
     head_init: str = option("keep", "weights of the heads: the base model's or new", RESULT, choices=["keep", "reinit"])
-    max_width: int = option(12, "widest span that is scored, in words", RESULT, at_least=1)
+    max_width: int | None = option(
+        None,
+        "widest span that is scored, in words (default: 12; GLiNER2.5 has none)",
+        RESULT,
+        at_least=1,
+    )
     word_splitter: str = option(
         "korean", "words that spans are made of; korean: Kiwi's morphemes, tuned", RESULT, choices=word_splitter_names
     )
@@ -51,7 +56,7 @@ class SwapOptions:
 class ModelPair:
     """The two models of a swap."""
 
-    base_model: str = option("fastino/gliner2-base-v1", "GLiNER2 (span architecture): Hub id or directory", CONTENT)
+    base_model: str = option("fastino/gliner2-base-v1", "GLiNER2 or GLiNER2.5: Hub id or directory", CONTENT)
     korean_encoder: str = option(
         "team-lucid/deberta-v3-base-korean", "encoder: Hub id or directory; 'none' keeps the base model's own", CONTENT
     )
@@ -95,7 +100,7 @@ def weight_checksum(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -115,13 +120,13 @@ def swap_encoder(
     *,
     schema: LabelSchema | None = None,
     seed: int = 42,
-    base: KoreanSpanExtractor | None = None,
+    base: KoreanExtractor | None = None,
     **options: Any,
-) -> tuple[KoreanSpanExtractor, SwapReport]:
+) -> tuple[KoreanExtractor, SwapReport]:
     """Load ``base_model`` and replace its encoder with ``encoder``.
 
     Args:
-        base_model: A GLiNER2 of the span architecture: Hub id or directory.
+        base_model: A GLiNER2 of any architecture: Hub id or directory.
         encoder: The encoder to install: Hub id or directory; ``None`` keeps the base model's own.
         schema: Labels and descriptions to save with the model.
         seed: Random seed of the rows of GLiNER2's special tokens, and of new heads.
@@ -145,16 +150,21 @@ def swap_encoder(
     special_tokens = [token for token in SchemaTransformer.SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
     tokenizer.add_special_tokens({"additional_special_tokens": SchemaTransformer.SPECIAL_TOKENS})
 
-    config = _new_config(base.config, chosen, base.config.model_name if encoder is None else public_name(encoder))
+    name = base.config.model_name if encoder is None else public_name(encoder)
+    changes = {"token_pooling": chosen.token_pooling or base.config.token_pooling, "model_name": name}
+    changes |= base.swapped_config(base.config, chosen.max_width)
+    config = ExtractorConfig.from_dict({**base.config.to_dict(), **changes})
     rows = module.get_input_embeddings().num_embeddings
     heads = base.task_module_names()
     before = {head: weight_checksum(getattr(base, head)) for head in heads}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _new_model(config, module.config, tokenizer)
+        model = _new_model(type(base), config, module.config, tokenizer)
         model.encoder = module
         _fit_embeddings(module, tokenizer.convert_tokens_to_ids(special_tokens), len(tokenizer))
-    model.processor = KoreanSchemaTransformer(tokenizer, splitter, config.token_pooling, chosen.continuation_pieces)
+    model.processor = KoreanSchemaTransformer(
+        tokenizer, splitter, config.token_pooling, chosen.continuation_pieces, config.architecture
+    )
     model.configure(
         word_splitter=chosen.word_splitter,
         lower_case=False,
@@ -227,18 +237,13 @@ def _load_weights(directory: Path, config: PretrainedConfig, name: str) -> PreTr
     return module
 
 
-def _new_config(base: ExtractorConfig, options: SwapOptions, name: str) -> ExtractorConfig:
-    """The config of the swapped model: the widest span stands in it twice."""
-    widths = {"span_head": {**base.span_head, "max_width": options.max_width}, "max_width": options.max_width}
-    pooling = {"token_pooling": options.token_pooling or base.token_pooling}
-    return ExtractorConfig.from_dict({**base.to_dict(), **widths, **pooling, "model_name": name})
-
-
-def _new_model(config: ExtractorConfig, encoder_config: PretrainedConfig, tokenizer) -> KoreanSpanExtractor:
+def _new_model(
+    kind: type[KoreanExtractor], config: ExtractorConfig, encoder_config: PretrainedConfig, tokenizer
+) -> KoreanExtractor:
     """A model with new heads on the smallest encoder of this kind, which the caller replaces."""
     shell = copy.deepcopy(encoder_config)
     shell.num_hidden_layers, shell.vocab_size = 1, len(tokenizer)
-    return KoreanSpanExtractor(config, encoder_config=shell, tokenizer=tokenizer)
+    return kind(config, encoder_config=shell, tokenizer=tokenizer)
 
 
 def _fit_embeddings(encoder: PreTrainedModel, new_ids: list[int], vocabulary_size: int) -> None:
@@ -255,11 +260,11 @@ def _fit_embeddings(encoder: PreTrainedModel, new_ids: list[int], vocabulary_siz
     weight[new_ids] = torch.normal(mean.expand(len(new_ids), -1), spread.expand(len(new_ids), -1))
 
 
-def _changes(base: KoreanSpanExtractor, model: KoreanSpanExtractor, rows: int) -> dict[str, tuple[str, str]]:
-    def describe(extractor: KoreanSpanExtractor) -> dict[str, str]:
+def _changes(base: KoreanExtractor, model: KoreanExtractor, rows: int) -> dict[str, tuple[str, str]]:
+    def describe(extractor: KoreanExtractor) -> dict[str, str]:
         tokenizer = extractor.processor.tokenizer
         return {
-            "max_width": str(extractor.max_width),
+            **extractor.limits(),
             "word_splitter": extractor.settings.word_splitter,
             "encoder": extractor.config.model_name,
             "tokenizer": f"{type(tokenizer.backend_tokenizer.model).__name__}, {len(tokenizer):,} tokens",

@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
 
-from glinerko.corpus.rows import Example, Offsets, Span
-from glinerko.corpus.windows import Outcome
+from datasets import Dataset
+
+from glinerko.corpus.processor import TrainingWindow
+from glinerko.corpus.rows import Example, LabelSchema, Offsets, Span, SpanKey
+from glinerko.corpus.windows import Outcome, aligned_windows, perfect_spans
+from glinerko.model.architecture import Architecture
 
 
 class ErrorClass(str, Enum):
@@ -24,6 +28,7 @@ class ErrorClass(str, Enum):
     SHIFTED = "wrong boundary: shifted"
     WRONG_LABEL = "wrong label"
     MISSED = "missed"
+    NO_CANDIDATE = "missed: no candidate"
     SPURIOUS = "spurious"
     UNREACHABLE = "unreachable"
 
@@ -48,6 +53,7 @@ def judge_spans(
     labels: Sequence[str],
     seen: set[tuple[str, str]] = frozenset(),
     particles: Callable[[str], Sequence[Offsets]] = lambda text: [],
+    not_scored: Sequence[set[SpanKey]] | None = None,
 ) -> list[list[Judged]]:
     """Classify every gold and every predicted span of each document.
 
@@ -55,7 +61,7 @@ def judge_spans(
     overlaps a gold span of its label, its label is wrong if it only overlaps gold spans of other labels, and it is
     spurious if it overlaps none. A gold span that is no target of the splitter, the width and the windows is
     unreachable, whatever overlaps it. Any other gold span that is not correct gets the class of the wrong prediction
-    that overlaps it most, or is missed if there is none.
+    that overlaps it most, or is missed if there is none: it had no candidate, or a low score.
 
     Args:
         outcomes: For each document, the outcome of each gold span ``(start, end, label)``: values of
@@ -63,8 +69,9 @@ def judge_spans(
         seen: The ``(mention, label)`` pairs of the training documents.
         particles: Returns what the language attaches to the end of entities in a text: the method of a
             :class:`glinerko.corpus.words.WordSplitter`. By default no particles are known.
+        not_scored: The gold spans of each document that the model did not score; by default it scored all.
     """
-    documents = zip(examples, outcomes, predicted, strict=True)
+    documents = zip(examples, outcomes, predicted, not_scored or [set()] * len(examples), strict=True)
     return [_judge_document(*document, labels, seen, particles) for document in documents]
 
 
@@ -72,6 +79,7 @@ def _judge_document(
     example: Example,
     outcomes: Mapping[tuple[int, int, str], str],
     predicted: Iterable[Span],
+    not_scored: set[SpanKey],
     labels: Sequence[str],
     seen: set[tuple[str, str]],
     particles: Callable[[str], Sequence[Offsets]],
@@ -88,8 +96,10 @@ def _judge_document(
         if is_gold and outcomes.get(span.key) not in (Outcome.TARGET.value, Outcome.NESTED.value):
             return ErrorClass.UNREACHABLE
         other = _nearest(span, wrong if is_gold else gold)
+        if other is None and is_gold:
+            return ErrorClass.NO_CANDIDATE if span.key in not_scored else ErrorClass.MISSED
         if other is None:
-            return ErrorClass.MISSED if is_gold else ErrorClass.SPURIOUS
+            return ErrorClass.SPURIOUS
         return _compare(span, other, attached) if is_gold else _compare(other, span, attached)
 
     return [
@@ -136,6 +146,31 @@ def _covered(start: int, end: int, particles: Sequence[Offsets]) -> bool:
         if first == start < end:
             start = last
     return start == end and any(last == end for _, last in particles)
+
+
+def find_unscored(
+    model: Architecture, aligned: Dataset, schema: LabelSchema, predicted: Sequence[Iterable[Span]], batch_size: int
+) -> list[set[SpanKey]]:
+    """The targets of each document that were not predicted and that the model did not score in any window.
+
+    Args:
+        aligned: Rows of :func:`glinerko.corpus.windows.align_gold`.
+        predicted: The spans of each document. Documents in which no target is missing are not read.
+    """
+    windows: list[tuple[int, int, TrainingWindow]] = []
+    targets: list[set[SpanKey]] = []
+    for index, (row, spans) in enumerate(zip(aligned, predicted, strict=True)):
+        targets.append({span.key for span in perfect_spans(row)} - {span.key for span in spans})
+        if targets[-1]:
+            windows += [(index, begin, window) for begin, window in aligned_windows(row, schema.labels)]
+    scored: list[set[SpanKey]] = [set() for _ in targets]
+    for first in range(0, len(windows), batch_size):
+        batch = windows[first : first + batch_size]
+        missing = model.find_missing([window for _, _, window in batch], schema)
+        for (index, begin, window), lost in zip(batch, missing, strict=True):
+            keys = {span.key for span in window.targets} - {span.key for span in lost}
+            scored[index] |= {(begin + start, begin + end, label) for start, end, label in keys}
+    return [own - found for own, found in zip(targets, scored, strict=True)]
 
 
 _LENGTHS = ((2, "1–2"), (5, "3–5"), (10, "6–10"), (math.inf, "over 10"))

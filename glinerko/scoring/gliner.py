@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -12,6 +12,7 @@ from tqdm import tqdm
 from glinerko.common import LoadError, first_line
 from glinerko.corpus.processor import Window
 from glinerko.corpus.windows import cut_windows, row_windows
+from glinerko.model.architecture import WindowAnswer
 from glinerko.model.prediction import Predictions, collect
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ def predict_with_gliner(
         cut = cut_windows(words, [1] * len(words), limit, limit // 8)
         return list(row_windows({"text": text, "words": words, "windows": cut}, labels))
 
-    def score(batch: Sequence[Window]) -> list[dict[str, Any]]:
+    def score(batch: Sequence[Window]) -> list[WindowAnswer]:
         texts = [window.text for window in batch]
         found = model.inference(texts, list(labels), threshold=floor, batch_size=batch_size)
         return [
-            {"entities": [{}, *({each["label"]: [{**each, "confidence": each["score"]}]} for each in entities)]}
+            WindowAnswer({"entities": [{each["label"]: [{**each, "confidence": each["score"]}]} for each in entities]})
             for entities in found
         ]
 

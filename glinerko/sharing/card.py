@@ -20,6 +20,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from glinerko.cli import RESULT, options_that_affect
 from glinerko.common import file_digest, read_json, read_json_lines, write_json, write_json_lines, write_text
 from glinerko.hub import read_config
+from glinerko.model.extractor import ARCHITECTURES
 from glinerko.model.lora import ADAPTER_WEIGHTS
 from glinerko.model.settings import Settings
 from glinerko.scoring.metrics import METRICS, metric_title
@@ -54,8 +55,8 @@ _EVALUATION_KEYS = (
     "unseen", "dictionary", "plain_gliner2", "errors", "weights",
 )  # fmt: skip
 _HISTORY_KEYS = (
-    "epoch", "step", "loss", "structure_loss", "count_loss", "encoder_learning_rate", "heads_learning_rate",
-    "threshold",
+    "epoch", "step", "loss", "encoder_learning_rate", "heads_learning_rate", "threshold",
+    *(part for architecture in ARCHITECTURES.values() for part in architecture.loss_parts),
 )  # fmt: skip
 
 
@@ -187,7 +188,7 @@ def _render(
         settings=settings,
         entity_types=entity_types if settings.descriptions else settings.labels,
         threshold=0.5 if settings.threshold is None else settings.threshold,
-        max_width=config["max_width"],
+        max_width=config.get("max_width"),
         metrics=METRICS,
         evaluation=evaluation,
         plain_splitter=max(("whitespace", "char"), key=lambda splitter: plain.get(splitter, 0.0)),

@@ -31,7 +31,7 @@ from glinerko.cli import choose_device
 from glinerko.common import DataError, GlinerkoError
 from glinerko.hub import fetch, public_name
 from glinerko.model.attention import read_faster
-from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
+from glinerko.model.extractor import KoreanExtractor, load_extractor
 from glinerko.sharing.tables import escape_markdown
 
 Labels = list[str] | dict[str, str | None] | None
@@ -76,7 +76,7 @@ class Limits:
 
 
 def find_entities(
-    model: KoreanSpanExtractor, texts: Sequence[str], labels: Labels, threshold: float | None, limits: Limits
+    model: KoreanExtractor, texts: Sequence[str], labels: Labels, threshold: float | None, limits: Limits
 ) -> list[dict[str, list[dict[str, Any]]]]:
     """For each text ``{"entities": [{"start", "end", "label", "text", "score"}]}``, in reading order.
 
@@ -117,7 +117,7 @@ def _title(entity: Mapping[str, Any]) -> str:
     return f"{entity['label']} {entity['score']:.2f}"
 
 
-def build_page(model: KoreanSpanExtractor, name: str, card: str, limits: Limits) -> gr.Blocks:
+def build_page(model: KoreanExtractor, name: str, card: str, limits: Limits) -> gr.Blocks:
     """The page, and the endpoints ``/extract`` and ``/extract_batch``.
 
     Args:
@@ -228,7 +228,7 @@ class _Guard:
         await app(scope, receive, send_with_policy)
 
 
-def build_service(model: KoreanSpanExtractor, name: str, card: str, limits: Limits) -> FastAPI:
+def build_service(model: KoreanExtractor, name: str, card: str, limits: Limits) -> FastAPI:
     """The page with its endpoints, and ``/health``; see :func:`build_page`."""
     service = FastAPI(openapi_url=None)
 

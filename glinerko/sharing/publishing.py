@@ -21,7 +21,7 @@ from glinerko.corpus.reading import load_rows
 from glinerko.corpus.rows import Example
 from glinerko.corpus.words import USER_DICTIONARY, splitter_modules
 from glinerko.hub import hub_errors, is_transient, read_config, root_cause, what_happened
-from glinerko.model.extractor import SCORE_TOLERANCE, KoreanSpanExtractor, load_and_compare
+from glinerko.model.extractor import SCORE_TOLERANCE, KoreanExtractor, load_and_compare
 from glinerko.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base
 from glinerko.model.prediction import predict_spans
 from glinerko.model.settings import Settings
@@ -105,7 +105,7 @@ def _find_fault(directory: Path, validation_file: Path, batch_size: int) -> str 
     except Exception as error:
         return f"it cannot be loaded: {first_line(error)}"
     if difference == math.inf:
-        return "it splits words, or opens its count gate, differently than when it was saved"
+        return "it splits words, or opens its gate, differently than when it was saved"
     if difference > SCORE_TOLERANCE:
         return f"its scores differ by {difference:.4f} from those when it was saved"
     f1 = _validation_f1(model, validation_file, batch_size)
@@ -115,7 +115,7 @@ def _find_fault(directory: Path, validation_file: Path, batch_size: int) -> str 
     return None
 
 
-def _validation_f1(model: KoreanSpanExtractor, validation_file: Path, batch_size: int) -> float:
+def _validation_f1(model: KoreanExtractor, validation_file: Path, batch_size: int) -> float:
     claim, schema = model.settings.validation, model.label_schema
     rows, _ = load_rows(str(validation_file))
     documents = model.split(rows)

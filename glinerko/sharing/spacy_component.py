@@ -19,7 +19,7 @@ from spacy.vocab import Vocab
 
 from glinerko.corpus.rows import Span
 from glinerko.corpus.words import WordSplitter, load_word_splitter
-from glinerko.model.extractor import KoreanSpanExtractor, load_extractor
+from glinerko.model.extractor import KoreanExtractor, load_extractor
 
 SPANS_KEY = "sc"
 """The key of ``doc.spans`` that displaCy shows by default."""
@@ -59,7 +59,7 @@ class EntityMarker:
     The scores and the exact offsets of the spans are in the attributes ``scores`` and ``offsets`` of the span group.
     """
 
-    extractor: KoreanSpanExtractor
+    extractor: KoreanExtractor
     asked: list[str] | None
     threshold: float | None
     spans_key: str

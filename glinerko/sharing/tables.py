@@ -233,7 +233,7 @@ def evaluation_warnings(result: Mapping[str, Any]) -> list[Text]:
     shared, gates = len(result.get("texts_shared_with_training", ())), result["closed_gates"]
     warnings = {
         f"{shared} of these texts also occur in the training documents: F1 on them is optimistic.": shared,
-        f"The count gate is shut on {gates} of {result['data']['windows']} windows.": gates,
+        f"Shut: {gates} of {result['gates']} times the {result['gate']} kept spans back.": gates,
     }
     return [Text(text, style="yellow") for text, number in warnings.items() if number]
 

@@ -20,7 +20,7 @@ from glinerko.common import TrainingError
 from glinerko.corpus.processor import KoreanSchemaTransformer
 from glinerko.corpus.rows import LabelSchema
 from glinerko.corpus.windows import window_from_row
-from glinerko.model.extractor import KoreanSpanExtractor
+from glinerko.model.extractor import KoreanExtractor
 from glinerko.training.optimizer import freeze_unused
 
 
@@ -72,7 +72,7 @@ def longest_rows(windows: Dataset, number: int) -> list[int]:
 
 
 def find_batch_size(
-    model: KoreanSpanExtractor,
+    model: KoreanExtractor,
     windows: Dataset,
     schema: LabelSchema,
     wanted: int,

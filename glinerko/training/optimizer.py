@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -14,7 +14,7 @@ from gliner2.processor import PreprocessedBatch
 from torch.distributed.fsdp import FSDPModule
 
 from glinerko.common import TrainingError
-from glinerko.model.extractor import KoreanSpanExtractor
+from glinerko.model.extractor import KoreanExtractor
 
 MAX_GRADIENT_NORM = 1.0
 """The norm to which the gradient of a step is clipped."""
@@ -36,7 +36,7 @@ def whole_parameters(model: torch.nn.Module) -> Iterator[None]:
 
 
 def parameter_groups(
-    model: KoreanSpanExtractor, encoder_learning_rate: float, head_learning_rate: float, weight_decay: float
+    model: KoreanExtractor, encoder_learning_rate: float, head_learning_rate: float, weight_decay: float
 ) -> list[dict[str, Any]]:
     """Four groups for AdamW: encoder and heads, each with and without weight decay (biases and layer norms).
 
@@ -101,7 +101,7 @@ def averaged_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         exchange()
 
 
-def freeze_unused(model: KoreanSpanExtractor, batch: PreprocessedBatch) -> list[str]:
+def freeze_unused(model: KoreanExtractor, batch: PreprocessedBatch) -> list[str]:
     """Freeze the parameters that get no gradient, so that DistributedDataParallel does not wait for them.
 
     On entity data that is the classification head; an encoder may also have a pooler. The optimizer makes no step.
@@ -111,7 +111,7 @@ def freeze_unused(model: KoreanSpanExtractor, batch: PreprocessedBatch) -> list[
     """
     model.train()
     outputs = model(batch)
-    check_step(outputs, model, batch, [])
+    check_step(outputs, model, batch)
     outputs["total_loss"].backward()
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     unused = {name for name, parameter in trained.items() if parameter.grad is None}
@@ -151,26 +151,25 @@ def check_disk_space(model: torch.nn.Module, directory: Path, checkpoints: int, 
 
 
 def check_step(
-    outputs: dict[str, Any], model: KoreanSpanExtractor, batch: PreprocessedBatch, ids: Sequence[str]
+    outputs: Mapping[str, Any], model: KoreanExtractor, batch: PreprocessedBatch, ids: Sequence[str] = ()
 ) -> None:
-    """Stop if a loss is not finite or gliner2 left out a sample.
+    """Stop if the loss of a window is not what gliner2 says: it counts what fails and what is no number as zero.
 
-    gliner2 catches an exception per sample, prints it, and counts the loss of that sample as zero.
+    Raises:
+        TrainingError: With the ids of the documents, or without ``ids`` their places in the batch.
+    """
+    faults = model.find_faults(outputs, batch)
+    if faults:
+        names = ids or [str(index) for index in range(len(batch))]
+        listed = "; ".join(f"document {names[index]}: {fault}" for index, fault in faults.items())
+        raise TrainingError(f"the loss cannot be trusted ({listed})")
+
+
+def check_gradient(norm: torch.Tensor | None, mixed_precision: str, ids: Sequence[str]) -> None:
+    """Stop if the norm of a step's gradient is not finite. With fp16, Accelerate leaves out such steps.
 
     Raises:
         TrainingError: With the ids of the documents.
     """
-    complete = outputs["batch_size"] == len(batch)
-    if complete and torch.isfinite(outputs["total_loss"]):
-        return
-    with torch.no_grad():
-        samples = model(batch, return_individual_losses=True).get("individual_losses", [])
-    faults = {}
-    for identifier, sample in zip(ids or map(str, range(len(batch))), samples, strict=False):
-        if "error" in sample:
-            faults[identifier] = sample["error"]
-        elif not torch.isfinite(torch.tensor(sample["total_loss"])):
-            faults[identifier] = f"loss {sample['total_loss']}"
-    listed = "; ".join(f"document {name}: {fault}" for name, fault in faults.items()) or f"among {', '.join(ids)}"
-    kind = "the loss is not finite" if complete else "a document gave no loss"
-    raise TrainingError(f"{kind} ({listed})")
+    if norm is not None and mixed_precision != "fp16" and not torch.isfinite(torch.as_tensor(norm)):
+        raise TrainingError(f"the gradient is not finite (documents {', '.join(ids)})")

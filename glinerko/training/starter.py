@@ -1,4 +1,4 @@
-"""The offline starter pair: a small GLiNER2 and a small Korean encoder, for demos and tests without the Hub.
+"""The offline starter pair: a small base model and a small Korean encoder, for demos and tests without the Hub.
 
 Both have exactly the file layouts of the real ones, traps included: the encoder has a WordPiece ``tokenizer.json``
 that names the class ``DebertaV2Tokenizer``, its config has more rows than there are tokens, and the English
@@ -31,7 +31,7 @@ from glinerko.corpus.processor import KoreanSchemaTransformer
 from glinerko.corpus.reading import label_schema
 from glinerko.corpus.windows import training_windows, window_from_row
 from glinerko.corpus.words import load_word_splitter
-from glinerko.model.extractor import KoreanSpanExtractor
+from glinerko.model.extractor import ARCHITECTURES
 from glinerko.training.pretraining import ASCII, SPECIAL_TOKENS, SYLLABLES, encoder_config, word_piece_tokenizer
 
 
@@ -45,6 +45,11 @@ class StarterSize:
     base_steps: int = 60
 
 
+HEADS = {
+    "span": {"max_width": 8, "counting_layer": "count_lstm_v2"},
+    "boundary": {"boundary_head": {"candidate_pool": "shared", "pool_size": 192, "pool_boundary_top_k": 32}},
+}
+"""What the configs of the published models say about their heads, by architecture."""
 TINY = StarterSize(hidden_size=32, layers=1, encoder_steps=0, base_steps=0)
 
 
@@ -54,11 +59,13 @@ def build_starter_pair(
     size: StarterSize = StarterSize(),
     seed: int = 42,
     progress: Callable[[str, Iterator], Iterator] = lambda _, steps: steps,
+    architecture: str = "span",
 ) -> tuple[Path, Path]:
     """Build both models from ``rows`` (see :func:`glinerko.corpus.reading.load_rows`) under ``directory``.
 
     Args:
         progress: Wraps the steps of a stage, given its name, to show progress.
+        architecture: That of the base model, ``span`` or ``boundary``.
 
     Returns:
         The directories of the base model and of the Korean encoder.
@@ -67,7 +74,7 @@ def build_starter_pair(
         torch.manual_seed(seed)
         descriptions = [entry["description"] for entries in rows["descriptions"] for entry in entries]
         encoder = _build_encoder([*rows["text"], *descriptions], directory / "korean-encoder", size, seed, progress)
-        base = build_base(rows, directory / "base", size, seed, progress)
+        base = build_base(rows, directory / "base", size, seed, progress, architecture)
     return base, encoder
 
 
@@ -99,8 +106,9 @@ def build_base(
     size: StarterSize = StarterSize(),
     seed: int = 42,
     progress: Callable[[str, Iterator], Iterator] = lambda _, steps: steps,
+    architecture: str = "span",
 ) -> Path:
-    """Build only the GLiNER2, whose English vocabulary cuts Korean into syllables; see :func:`build_starter_pair`."""
+    """Build only the base, whose English vocabulary cuts Korean into syllables; see :func:`build_starter_pair`."""
     # Each Hangul syllable is a word of its own here, so that no piece of the vocabulary contains two.
     apart = [re.sub(r"([가-힣])", r" \1 ", text) for text in rows["text"][:]]
     # Good enough as a Unigram vocabulary, and the same at every build, which a trained one is not.
@@ -112,18 +120,19 @@ def build_base(
     vocabulary = [*((token, 0.0) for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]")), *scores]
     tokenizer = DebertaV2Tokenizer(vocab=vocabulary, unk_id=3, split_by_punct=False)
 
-    config = ExtractorConfig(model_name="starter/english-deberta", max_width=8, counting_layer="count_lstm_v2")
+    config = ExtractorConfig("starter/english-deberta", architecture, **HEADS[architecture])
     tokenizer.add_special_tokens({"additional_special_tokens": KoreanSchemaTransformer.SPECIAL_TOKENS})
-    model = KoreanSpanExtractor(
+    model = ARCHITECTURES[architecture](
         config, encoder_config=encoder_config(size.hidden_size, size.layers, len(tokenizer)), tokenizer=tokenizer
     )
-    model.processor = KoreanSchemaTransformer(tokenizer, load_word_splitter("whitespace"))
+    model.processor = KoreanSchemaTransformer(tokenizer, load_word_splitter("whitespace"), architecture=architecture)
     schema = label_schema(rows)
     if size.base_steps:
         windows = [window_from_row(row) for row in training_windows(model.align(rows, schema), schema)]
 
         def loss(batch: list) -> torch.Tensor:
-            return model(model.processor.collate(batch, schema))["total_loss"] / len(batch)
+            outputs = model(model.processor.collate(batch, schema))
+            return model.summed_losses(outputs, len(batch))[0] / len(batch)
 
         _fit(model, windows, loss, progress("Pre-training the base model", range(size.base_steps)), seed)
     directory.mkdir(parents=True, exist_ok=True)

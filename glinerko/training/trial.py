@@ -14,7 +14,7 @@ from accelerate.utils import send_to_device
 from datasets import Dataset
 
 from glinerko.corpus.rows import LabelSchema
-from glinerko.model.extractor import KoreanSpanExtractor
+from glinerko.model.extractor import KoreanExtractor
 from glinerko.training.batches import WindowCollator, find_batch_size
 from glinerko.training.optimizer import parameter_groups
 from glinerko.training.speed import speed_up
@@ -37,7 +37,7 @@ class RunEstimate:
 
 
 def estimate_run(
-    model: KoreanSpanExtractor, windows: Dataset, schema: LabelSchema, accelerator: Accelerator, batch_size: int
+    model: KoreanExtractor, windows: Dataset, schema: LabelSchema, accelerator: Accelerator, batch_size: int
 ) -> RunEstimate:
     """Train a copy of ``model`` for a few steps of random windows.
 
@@ -61,8 +61,8 @@ def estimate_run(
         rows = [windows[index] for index in drawn.choices(range(len(windows)), k=batch_size)]
         batch = send_to_device(collate(rows)["batch"], accelerator.device)
         with accelerator.autocast():
-            loss = model(batch)["total_loss"]
-        accelerator.backward(loss)
+            outputs = model(batch)
+        accelerator.backward(model.summed_losses(outputs, len(batch))[0])
         optimizer.step()
         optimizer.zero_grad()
     _wait(accelerator)

@@ -18,12 +18,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from gliner2.processor import PreprocessedBatch
 from safetensors import safe_open
 from transformers import AutoTokenizer, PretrainedConfig
 
 from glinerko.common import GlinerkoError, LoadError, TrainingError, first_line
-from glinerko.corpus.processor import Window
+from glinerko.corpus.processor import TrainingWindow, Window
 from glinerko.corpus.reading import label_schema
 from glinerko.corpus.report import Segmentation, measure_reach
 from glinerko.corpus.rows import LabelSchema
@@ -31,10 +30,11 @@ from glinerko.corpus.tokens import difference_from_files
 from glinerko.corpus.windows import MAX_LENGTH, training_windows, window_from_row
 from glinerko.corpus.words import load_word_splitter
 from glinerko.hub import fetch, read_config
-from glinerko.model.extractor import KoreanSpanExtractor, load_and_compare, load_extractor
-from glinerko.model.prediction import predict_spans
+from glinerko.model.extractor import KoreanExtractor, load_and_compare, load_extractor
+from glinerko.model.prediction import entity_prompt, predict_spans
 from glinerko.model.swap import SwapOptions, check_compatibility, swap_encoder, weight_checksum
 from glinerko.training.optimizer import check_step, parameter_groups
+from glinerko.verification.agreement import describe_agreement
 from glinerko.verification.candidates import INSPECTED_FILES, EncoderFiles, Inspection, Kind, Verdict, inspect_encoder
 
 TRIAL_ROWS = 16
@@ -51,7 +51,7 @@ _COMPLETE = {
     Kind.GLINER_V1: "a complete GLiNER v1 model, not an encoder: compare its scores instead",
     Kind.GLINER2: "a complete GLiNER2 model: compare it, or pass it as --base_model",
 }
-_TRIAL = "heads kept", "loss and gradients", "parameter groups", "count gate", "extraction", "save and reload"
+_TRIAL = "heads kept", "loss and gradients", "parameter groups", "gate", "extraction", "save and reload"
 
 
 class Status(str, Enum):
@@ -218,27 +218,30 @@ def derive_verdict(kind: Kind, checks: Sequence[Check]) -> tuple[Verdict, str]:
     return Verdict.SWAP if architecture.status is PASS else Verdict.NEW_HEADS, architecture.evidence
 
 
-def check_reach(reach: Mapping[str, Mapping[int, float | None]], word_splitter: str, max_width: int) -> Check:
+def check_reach(
+    reach: Mapping[str, Mapping[int | None, float | None]], word_splitter: str, max_width: int | None
+) -> Check:
     """The gold mentions are runs of whole words; ``reach`` is that of :func:`glinerko.corpus.report.measure_reach`."""
     name, share = "word-splitter reach", reach[word_splitter][max_width]
     if share is None:
         return Check(name, SKIP, "no gold mention occurs in its text", "pass documents with mentions")
     evidence = "; ".join(
-        f"{splitter} " + ", ".join(f"{part:.1%} to width {width}" for width, part in by_width.items())
+        f"{splitter} "
+        + ", ".join(f"{part:.1%}{f' to width {width}' if width else ''}" for width, part in by_width.items())
         for splitter, by_width in reach.items()
     )
     if share < 0.9:
         lost = f"{1 - share:.0%} of the gold can never be predicted"
-        advice = f"{lost}: try --word_splitter korean or a larger --max_width"
+        advice = f"{lost}: try --word_splitter korean{' or a larger --max_width' if max_width else ''}"
         return Check(name, FAIL if share < 0.5 else WARN, evidence, advice)
     return Check(name, PASS, evidence)
 
 
 @torch.inference_mode()
-def check_forward(model: KoreanSpanExtractor, base: KoreanSpanExtractor, texts: Sequence[str]) -> Check:
+def check_forward(model: KoreanExtractor, base: KoreanExtractor, texts: Sequence[str]) -> Check:
     """The encoder gives one finite state per token, of about the same scale as the base encoder's."""
 
-    def states(extractor: KoreanSpanExtractor) -> torch.Tensor:
+    def states(extractor: KoreanExtractor) -> torch.Tensor:
         tokenizer = extractor.processor.tokenizer
         batch = tokenizer(list(texts[:4]), padding=True, truncation=True, max_length=128, return_tensors="pt")
         output = extractor.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
@@ -257,33 +260,37 @@ def check_forward(model: KoreanSpanExtractor, base: KoreanSpanExtractor, texts: 
     return Check(name, PASS, evidence)
 
 
-def check_heads_kept(model: KoreanSpanExtractor, base: KoreanSpanExtractor, head_init: str) -> Check:
-    """Every head is bit for bit that of the base model."""
+def check_heads_kept(model: KoreanExtractor, base: KoreanExtractor, head_init: str, texts: Sequence[str]) -> Check:
+    """Every head is bit for bit that of the base model; the evidence says how far the encoders agree on ``texts``."""
     name, heads = "heads kept", base.task_module_names()
     if head_init != "keep":
         return Check(name, SKIP, "you requested new heads")
     changed = [head for head in heads if weight_checksum(getattr(base, head)) != weight_checksum(getattr(model, head))]
     if changed:
         return Check(name, FAIL, f"changed: {', '.join(changed)}", "report this as a bug")
-    return Check(name, PASS, f"{', '.join(heads)}: bit for bit")
+    return Check(name, PASS, f"{', '.join(heads)}: bit for bit; {describe_agreement(model, base, texts)}")
 
 
-def check_backward(model: KoreanSpanExtractor, batch: PreprocessedBatch) -> Check:
-    """The loss is finite, and every parameter that entity data can train gets a gradient."""
-    name = "loss and gradients"
+def check_backward(model: KoreanExtractor, windows: Sequence[TrainingWindow], schema: LabelSchema) -> Check:
+    """All targets can be found, the loss is finite, and every parameter that entity data can train gets a gradient."""
+    name, beyond = "loss and gradients", model.beyond_limits(windows)
+    if beyond:
+        evidence = f"{beyond} of {sum(len(window.targets) for window in windows)} mentions have no room"
+        return Check(name, FAIL, evidence, f"raise the limits in config.json: {model.limits()}")
+    batch = model.processor.collate(windows, schema)
     model.train()
     outputs = model(batch)
     try:
-        check_step(outputs, model, batch, [])
+        check_step(outputs, model, batch)
     except TrainingError as error:
         return Check(name, FAIL, str(error), "the weights are damaged, or a document cannot be read")
-    loss = outputs["total_loss"]
+    loss = model.summed_losses(outputs, len(batch))[0]
     loss.backward()
     squares, missing = {"encoder": 0.0, "heads": 0.0}, []
     for key, parameter in model.named_parameters():
         if parameter.grad is not None:
             squares["encoder" if key.startswith("encoder.") else "heads"] += parameter.grad.square().sum().item()
-        elif not key.startswith(("classifier.", "encoder.pooler.")):  # entity data trains neither
+        elif not key.startswith((*model.untrained(), "encoder.pooler.")):
             missing.append(key)
     model.zero_grad()
     model.eval()
@@ -295,7 +302,7 @@ def check_backward(model: KoreanSpanExtractor, batch: PreprocessedBatch) -> Chec
     return Check(name, PASS, f"loss {loss.item() / len(batch):.2f} a document, gradient norms {norms}")
 
 
-def check_parameter_groups(model: KoreanSpanExtractor) -> Check:
+def check_parameter_groups(model: KoreanExtractor) -> Check:
     """Every trainable parameter is in exactly one group of the optimizer."""
     name = "parameter groups"
     trainable = {id(parameter): key for key, parameter in model.named_parameters() if parameter.requires_grad}
@@ -309,41 +316,43 @@ def check_parameter_groups(model: KoreanSpanExtractor) -> Check:
     return Check(name, PASS, sizes)
 
 
-def check_count_gate(model: KoreanSpanExtractor, windows: Sequence[Window], schema: LabelSchema) -> Check:
-    """The count gate is open after one epoch; where the count head predicts 0, gliner2 returns no entities at all.
+def check_gate(model: KoreanExtractor, windows: Sequence[Window], schema: LabelSchema) -> Check:
+    """The gate is open after one epoch; where it is shut, gliner2 returns no entities, whatever their scores are.
 
     This trains ``model`` on ``windows``.
     """
+    prompts = [entity_prompt(model, schema, 0.0)] * len(windows)
 
     def open_share() -> float:
         model.eval()
-        batch = model.processor.collate(windows, schema)
-        return sum(scores is not None for scores in model.span_probabilities(batch)) / len(windows)
+        answers = model.extract_from_windows(windows, prompts)
+        return 1 - sum(answer.shut for answer in answers) / sum(answer.gates for answer in answers)
 
-    name, before = "count gate", open_share()
+    name, before = "gate", open_share()
     optimizer = torch.optim.AdamW(parameter_groups(model, 2e-5, 5e-4, 0.01))
     model.train()
     for first in range(0, len(windows), 4):
-        model(model.processor.collate(windows[first : first + 4], schema))["total_loss"].backward()
+        batch = model.processor.collate(windows[first : first + 4], schema)
+        model.summed_losses(model(batch), len(batch))[0].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     after = open_share()
-    evidence = f"open for {before:.0%} of the documents before training, {after:.0%} after one epoch of {len(windows)}"
+    evidence = f"{model.gate} {before:.0%} open before training, {after:.0%} after one epoch of {len(windows)} windows"
     if after == 1:
         return Check(name, PASS, evidence)
     if after > before:
         return Check(name, WARN, evidence, "it is opening: the training script reports it every epoch")
-    return Check(name, FAIL, evidence, "no entity would be returned, whatever its score: see the count loss")
+    return Check(name, FAIL, evidence, "entities would be kept back, whatever their scores are")
 
 
-def check_extraction(model: KoreanSpanExtractor, documents: Dataset, schema: LabelSchema) -> Check:
+def check_extraction(model: KoreanExtractor, documents: Dataset, schema: LabelSchema) -> Check:
     """Predicted spans of split ``documents`` lie in their text, without the full stop that gliner2 adds to it."""
     name, texts = "extraction", documents["text"][:]
     predicted = predict_spans(model, documents, schema, floor=0.0).spans
     spans = [(text, span) for text, spans in zip(texts, predicted, strict=True) for span in spans]
     if not spans:
-        return Check(name, FAIL, "no span at threshold 0", "the count gate is shut")
+        return Check(name, FAIL, "no span at threshold 0", "the gate is shut")
     wrong = [s for text, s in spans if not 0 <= s.start < s.end <= len(text) or text[s.start : s.end].isspace()]
     if wrong or not all(math.isfinite(span.score) for _, span in spans):
         return Check(name, FAIL, f"{len(wrong)} of {len(spans)} spans lie outside their text", "report this as a bug")
@@ -356,7 +365,7 @@ def check_extraction(model: KoreanSpanExtractor, documents: Dataset, schema: Lab
     return Check(name, PASS, f"{len(spans):,} spans of {len(texts)} documents lie in their text; {beyond}")
 
 
-def check_reload(model: KoreanSpanExtractor) -> Check:
+def check_reload(model: KoreanExtractor) -> Check:
     """A saved and reloaded model has the same width and gives the same scores."""
     name = "save and reload"
     with tempfile.TemporaryDirectory() as directory:
@@ -389,8 +398,9 @@ def verify_swap(
     yield from check_encoder(inspect_encoder(directory, texts, terms), base.encoder.config, texts, chosen.head_init)
     splitters = {name: load_word_splitter(name) for name in ("whitespace", "char")}
     splitters[chosen.word_splitter] = load_word_splitter(chosen.word_splitter, user_dictionary=chosen.user_dictionary)
-    reach = measure_reach(rows, splitters, sorted({8, chosen.max_width}))
-    yield check_reach(reach, chosen.word_splitter, chosen.max_width)
+    width = base.swapped_config(base.config, chosen.max_width).get("max_width")
+    reach = measure_reach(rows, splitters, sorted({8, width}) if width else [None])
+    yield check_reach(reach, chosen.word_splitter, width)
     try:
         model, _ = swap_encoder(base_directory, directory, schema=schema, seed=seed, base=base, **options)
     except GlinerkoError as error:
@@ -399,7 +409,9 @@ def verify_swap(
         return
     model.configure(window={"max_length": min(MAX_LENGTH, model.encoder.config.max_position_embeddings)})
     aligned = model.align(rows.select(range(min(TRIAL_ROWS, len(rows)))))
-    windows = [window_from_row(row) for row in training_windows(aligned, schema)][:TRIAL_ROWS]
+    trained = training_windows(aligned, schema)
+    model.fit_to(trained)
+    windows = [window_from_row(row) for row in trained][:TRIAL_ROWS]
     # gliner2 adds a full stop to a text without one.
     unfinished = rows.select(range(min(4, len(rows)))).map(
         lambda row: {"text": row["text"].rstrip(" .!?\n"), "mentions": []}, features=rows.features
@@ -407,10 +419,10 @@ def verify_swap(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield check_forward(model, base, texts)
-        yield check_heads_kept(model, base, chosen.head_init)
-        yield check_backward(model, model.processor.collate(windows[:4], schema))
+        yield check_heads_kept(model, base, chosen.head_init, texts)
+        yield check_backward(model, windows[:4], schema)
         yield check_parameter_groups(model)
-        yield check_count_gate(model, windows, schema)
+        yield check_gate(model, windows, schema)
         yield check_extraction(model, model.split(unfinished), schema)
         yield check_reload(model)
 

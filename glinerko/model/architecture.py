@@ -1,0 +1,113 @@
+"""What gliner2's two architectures answer differently. Everything else asks a model here, and never which one it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from datasets import Dataset
+from gliner2.configuration import ExtractorConfig
+from gliner2.models.base import BaseExtractorModel
+from gliner2.processor import PreprocessedBatch
+
+from glinerko.corpus.processor import TrainingWindow, Window
+from glinerko.corpus.rows import LabelSchema, Span
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a text is asked."""
+
+    schema: Mapping[str, Any]
+    """The tasks in gliner2's own form."""
+    metadata: Mapping[str, Any]
+    """What gliner2 keeps to decode the answers: order, types, thresholds and validators of labels and fields."""
+    threshold: float
+    """The lowest score of a span whose label or field has no threshold of its own."""
+
+
+@dataclass(frozen=True)
+class WindowAnswer:
+    """What a model finds in a window."""
+
+    tasks: dict[str, Any]
+    """The answer to each task in gliner2's unformatted form, with scores and with offsets into the window. Entities may
+    overlap, and are an empty list if nothing was asked or the gate of the window is shut."""
+    gates: int = 0
+    """How many gates decided whether entities are returned at all."""
+    shut: int = 0
+    """How many of them kept back what scores would have given."""
+
+
+class Architecture(BaseExtractorModel):
+    """The questions. A subclass is mixed with gliner2's extractor of its architecture, and answers them."""
+
+    plain: ClassVar[type[BaseExtractorModel]]
+    """gliner2's own class, with which plain gliner2 loads the saved files."""
+    overlap_policy: ClassVar[str]
+    """How overlapping entities of a label are resolved by default, as in plain gliner2."""
+    gate: ClassVar[str]
+    """The name of what can keep all entities back, whatever their scores are."""
+    loss_parts: ClassVar[tuple[str, ...]]
+    """The parts of the loss that are logged."""
+    adapted: ClassVar[tuple[str, ...]]
+    """The modules whose linear layers get LoRA adapters."""
+    depends_on_length: ClassVar[bool]
+    """Whether scores change with the length of a text, so that windows to read must be like those of training."""
+    max_width: int | None = None
+    """The widest span that can be found, in words; ``None`` if there is none."""
+
+    @classmethod
+    def swapped_config(cls, base: ExtractorConfig, max_width: int | None) -> dict[str, Any]:
+        """The entries of a config that a swap changes.
+
+        Args:
+            max_width: As the user asks for it; ``None`` for the default.
+
+        Raises:
+            SwapError: The architecture has no widest span.
+        """
+        raise NotImplementedError
+
+    def limits(self) -> dict[str, str]:
+        """What limits the entities that can be found, by name, for tables."""
+        raise NotImplementedError
+
+    def untrained(self) -> tuple[str, ...]:
+        """The beginnings of the names of parameters that entities do not train."""
+        raise NotImplementedError
+
+    def fit_limits(self, windows: Dataset) -> None:
+        """Raise the limits of the model, if it has some, so that all targets of these training windows fit."""
+
+    def beyond_limits(self, windows: Sequence[TrainingWindow]) -> int:
+        """How many targets of these windows the limits keep from being found."""
+        return 0
+
+    def anneal(self, step: int, steps: int) -> None:
+        """Set what changes while a model is trained, before step ``step`` (from 0) of ``steps``."""
+
+    def summed_losses(self, outputs: Mapping[str, Any], windows: int) -> list[torch.Tensor]:
+        """The total loss of a batch and its :attr:`loss_parts`, each as a sum over its windows."""
+        raise NotImplementedError
+
+    def find_faults(self, outputs: Mapping[str, Any], batch: PreprocessedBatch) -> dict[int, str]:
+        """What is wrong with the losses of a batch: the fault by window. Nothing is if it is empty."""
+        raise NotImplementedError
+
+    def best_starts(self, batch: PreprocessedBatch) -> list[torch.Tensor | None]:
+        """For each window the best score of the spans that start at each word, ``[labels, words]`` on the CPU.
+
+        ``None`` if a gate that is for the whole window is shut.
+        """
+        raise NotImplementedError
+
+    def find_missing(self, windows: Sequence[TrainingWindow], schema: LabelSchema) -> list[list[Span]]:
+        """The targets of each window that are not even scored."""
+        return [[] for _ in windows]
+
+    def extract_from_windows(self, windows: Sequence[Window], prompts: Sequence[Prompt]) -> list[WindowAnswer]:
+        """What gliner2 decodes for each window of a batch, before overlaps of entities are resolved."""
+        raise NotImplementedError

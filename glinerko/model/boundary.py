@@ -1,0 +1,223 @@
+"""GLiNER2's boundary architecture (GLiNER2.5) as it is trained and scored here: with open gates and true losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from datasets import Dataset
+from gliner2.configuration import ExtractorConfig
+from gliner2.inference.engine import BoundaryExtractor
+from gliner2.models.boundary.model import proposal_settings_from_head
+from gliner2.processor import PreprocessedBatch
+from gliner2.training.trainer import GLiNER2Trainer, TrainingConfig
+from gliner2.utils.device_errors import is_fatal_device_error
+
+from glinerko.common import SwapError, TrainingError, first_line
+from glinerko.corpus.processor import TrainingWindow, Window
+from glinerko.corpus.rows import LabelSchema, Span
+from glinerko.corpus.windows import window_from_row
+from glinerko.model.architecture import Architecture, Prompt, WindowAnswer
+
+OPEN_GATE = 1.0
+"""The ``abstention_threshold`` above which no label is kept back."""
+
+
+class BoundaryScorer(Architecture, BoundaryExtractor):
+    """gliner2's extractor of the boundary architecture.
+
+    It finds the likely starts and ends of mentions, pairs them to candidates, and scores those; there is no widest
+    span. A head decides for each label of a window whether it has mentions at all: the abstention gate. After a swap it
+    learns late and keeps mentions back that the scores give, so a swap opens it, in ``config.json``, for plain gliner2
+    too.
+    """
+
+    plain = BoundaryExtractor
+    overlap_policy = "flat"
+    gate = "abstention gate"
+    depends_on_length = True
+    loss_parts = ("start_loss", "end_loss", "pair_loss", "inside_loss", "abstention_loss")
+    adapted = ("encoder.", "boundary_head.", "classifier.")
+
+    @classmethod
+    def swapped_config(cls, base: ExtractorConfig, max_width: int | None) -> dict[str, Any]:
+        """The threshold of the abstention gate."""
+        if max_width is not None:
+            raise SwapError("--max_width: a base of the boundary architecture has no widest span: leave it out")
+        return {"boundary_head": {**base.boundary_head, "abstention_threshold": OPEN_GATE}}
+
+    def limits(self) -> dict[str, str]:
+        """The candidates of a text, and when the gate shuts."""
+        settings = self.boundary_settings
+        shared = settings.candidate_pool == "shared"
+        candidates = settings.pool_size if shared else settings.candidate_budget
+        gate = f"above {settings.abstention_threshold:g}" if settings.abstention_threshold < OPEN_GATE else "open"
+        return {"candidates": f"{candidates} of a {'text' if shared else 'label'}", "abstention gate": gate}
+
+    def untrained(self) -> tuple[str, ...]:
+        """The heads of other tasks, and of the way to candidates that the config does not choose."""
+        other_tasks = ("classifier.", "record_decoder.", "relation_scorer.", "boundary_head.candidate_encoder.")
+        shared = self.boundary_settings.candidate_pool == "shared"
+        unused = ("boundary_proposer.", "pair_scorer.") if shared else ("shared_pool_builder.", "shared_pool_scorer.")
+        return (*other_tasks, *(f"boundary_head.{name}" for name in unused))
+
+    def fit_limits(self, windows: Dataset) -> None:
+        """Twice as many starts, ends and candidates as any of these windows has, and no fewer than before."""
+        demands = [self._demand(window_from_row(row)) for row in windows]
+        boundaries, candidates = (max(each, default=0) for each in zip(*demands, strict=True)) if demands else (0, 0)
+        self.set_limits(2 * boundaries, 2 * candidates)
+
+    def beyond_limits(self, windows: Sequence[TrainingWindow]) -> int:
+        """See :meth:`Architecture.beyond_limits`; at least so many."""
+        settings, lost = self.boundary_settings, 0
+        shared = settings.candidate_pool == "shared"
+        most = settings.pool_boundary_top_k, settings.pool_size
+        if not shared:
+            most = min(settings.start_top_k, settings.end_top_k), settings.candidate_budget
+        for window in windows:
+            lost += max(0, *(needed - limit for needed, limit in zip(self._demand(window), most, strict=True)))
+        return lost
+
+    def _demand(self, window: TrainingWindow) -> tuple[int, int]:
+        """The different starts or ends of the targets that share candidates, and the number of these targets."""
+        shared, groups = self.boundary_settings.candidate_pool == "shared", {}
+        for start, end, label in (span.key for span in window.targets):
+            groups.setdefault("" if shared else label, set()).add((start, end))
+        boundaries = (len(set(side)) for spans in groups.values() for side in zip(*spans, strict=True))
+        return max(boundaries, default=0), max(map(len, groups.values()), default=0)
+
+    def set_limits(self, boundaries: int, candidates: int) -> None:
+        """Keep at least so many starts and ends of a window, and so many candidates; saved with the model."""
+        head, settings = self.boundary_head, self.boundary_settings
+        if settings.candidate_pool == "shared":
+            wanted = {"pool_boundary_top_k": boundaries, "pool_size": candidates}
+        else:
+            wanted = dict.fromkeys(("start_top_k", "end_top_k", "boundary_top_k_max"), boundaries)
+            wanted |= dict.fromkeys(("candidate_budget", "training_candidate_budget"), candidates)
+        settings = replace(settings, **{name: max(getattr(settings, name), value) for name, value in wanted.items()})
+        self.boundary_settings = head.settings = settings
+        head.boundary_proposer.settings = proposal_settings_from_head(settings)
+        head.shared_pool_builder.pool_boundary_top_k = settings.pool_boundary_top_k
+        head.shared_pool_builder.pool_size = settings.pool_size
+        self.config.boundary_head = asdict(settings)
+
+    def anneal(self, step: int, steps: int) -> None:
+        """The share of gold put among the candidates, and the weights of two losses, as gliner2's trainer sets them."""
+        head, settings, limits = self.boundary_head, self.boundary_settings, TrainingConfig
+        injected = (limits.gold_injection_start, limits.gold_injection_end, limits.gold_injection_hold_frac)
+        head.set_gold_injection_prob(GLiNER2Trainer._gold_injection_probability(step / max(steps, 1), *injected))
+        warmup = settings.consistency_warmup_steps
+        head.set_consistency_scale(1.0 if warmup <= 0 else min(step / warmup, 1.0))
+        head.set_soft_iou_scale(GLiNER2Trainer._soft_iou_anneal_scale(step, settings.soft_iou_anneal_steps))
+
+    def summed_losses(self, outputs: Mapping[str, Any], windows: int) -> list[torch.Tensor]:
+        """gliner2's losses, which are means, times the number of windows."""
+        return [outputs[name].float() * windows for name in ("total_loss", *self.loss_parts)]
+
+    @torch.no_grad()
+    def find_faults(self, outputs: Mapping[str, Any], batch: PreprocessedBatch) -> dict[int, str]:
+        """A score of a window is not finite: gliner2 would count its loss as 0."""
+        logits = {name: getattr(outputs, f"{name}_logits") for name in ("start", "end", "inside", "null")}
+        logits |= {"pair": outputs.candidates.pair_logits, "count": outputs.count_log_rates}
+        finite = {name: each.flatten(1).isfinite().all(1) for name, each in logits.items() if each is not None}
+        if torch.stack([*finite.values(), outputs["total_loss"].isfinite().expand(len(batch))]).all():
+            return {}
+        faults = {}
+        for index in range(len(batch)):
+            wrong = [name for name, each in finite.items() if not each[index]]
+            if wrong:
+                faults[index] = f"{', '.join(wrong)} scores not finite"
+        return faults or dict.fromkeys(range(len(batch)), "loss not finite")
+
+    def _record_loss(self, *arguments):
+        return _whole("records", super()._record_loss, *arguments)
+
+    def _relation_loss(self, *arguments, **options):
+        return _whole("relations", super()._relation_loss, *arguments, **options)
+
+    def _head_touch(self, device: torch.device) -> torch.Tensor:
+        """gliner2's method gives unused heads a gradient of 0, and weight decay shrinks them; here they get none."""
+        return torch.zeros((), device=device)
+
+    @torch.no_grad()
+    def best_starts(self, batch: PreprocessedBatch) -> list[torch.Tensor | None]:
+        """See :meth:`Architecture.best_starts`; 0 where no candidate starts."""
+        found = self.score_candidates(batch.to(self.device))
+        scores = torch.sigmoid(found.pair_logits.float() / self.boundary_settings.pair_temperature)
+        scores = scores.masked_fill(~found.valid_mask, 0.0)
+        words = max(batch.text_word_counts)
+        best = scores.new_zeros(*scores.shape[:2], words).scatter_reduce(2, found.indices[..., 0], scores, "amax")
+        sizes = zip(batch.query_layouts, batch.text_word_counts, strict=True)
+        return [best[index, : len(layout.queries), :count].cpu() for index, (layout, count) in enumerate(sizes)]
+
+    @torch.no_grad()
+    def find_missing(self, windows: Sequence[TrainingWindow], schema: LabelSchema) -> list[list[Span]]:
+        """See :meth:`Architecture.find_missing`: no candidate has their start and end."""
+        batch = self.processor.collate(windows, schema).to(self.device)
+        self.eval()
+        found, targets = self(batch, gold_injection_prob=0.0).candidates, batch.targets
+        same = (found.indices[:, :, None] == targets.mention_pairs[:, :, :, None]).all(-1)
+        lost = targets.mention_mask & ~(same & found.valid_mask[:, :, None]).any(-1)
+        missing: list[list[Span]] = [[] for _ in windows]
+        for index, label, place in lost.nonzero().tolist():
+            first, last = targets.mention_pairs[index, label, place].tolist()
+            window = windows[index]
+            missing[index].append(Span(window.words[first][0], window.words[last - 1][1], window.labels[label]))
+        return missing
+
+    @torch.no_grad()
+    def extract_from_windows(self, windows: Sequence[Window], prompts: Sequence[Prompt]) -> list[WindowAnswer]:
+        """See :meth:`Architecture.extract_from_windows`; each label of a window has a gate."""
+        batch = self.processor.collate_schemas(windows, [prompt.schema for prompt in prompts]).to(self.device)
+        self._shut = [0] * len(windows)
+        results = self._extract_from_batch(batch, prompts[0].threshold, [each.metadata for each in prompts], True, True)
+        gates = [len(prompt.metadata["entity_order"]) for prompt in prompts]
+        return [WindowAnswer(*each) for each in zip(results, gates, self._shut, strict=True)]
+
+    def _decode_entities(self, index, core, specs, candidates, metadata, null_probabilities, policy, *rest):
+        """gliner2's method; overlaps, and the one mention to choose, are left for when a document is complete."""
+        labels = {label: {**options, "dtype": "list"} for label, options in metadata["entity_metadata"].items()}
+        if null_probabilities is not None:
+            shut = null_probabilities > self.boundary_settings.abstention_threshold
+            self._shut[index] = sum(bool(kept) and bool(found) for kept, found in zip(shut, candidates, strict=False))
+        metadata = {**metadata, "entity_metadata": labels}
+        return super()._decode_entities(
+            index, core, specs, candidates, metadata, null_probabilities, "allow", *_without_full_stop(rest)
+        )
+
+    def _decode_legacy_structures(self, *arguments):
+        return super()._decode_legacy_structures(*_without_full_stop(arguments))
+
+    def _decode_relations(self, *arguments):
+        return super()._decode_relations(*_without_full_stop(arguments))
+
+    def _decode_records(self, *arguments, **options):
+        return super()._decode_records(*_without_full_stop(arguments), **options)
+
+
+def _whole(task: str, loss, *arguments, **options):
+    """The loss of a task; what makes gliner2 leave it out with a warning stops the training here.
+
+    Raises:
+        TrainingError: With gliner2's reason.
+    """
+    try:
+        return loss(*arguments, **options)
+    except (IndexError, RuntimeError, ValueError) as error:
+        if is_fatal_device_error(error):
+            raise
+        raise TrainingError(f"the loss of the {task} cannot be computed: {first_line(error)}") from error
+
+
+def _without_full_stop(arguments: Sequence[Any]) -> list[Any]:
+    """The arguments of a method of gliner2 that decodes, for a text without the full stop that was added to it.
+
+    They contain the text and, after it, its number of words.
+    """
+    arguments = list(arguments)
+    for place, each in enumerate(arguments):
+        if getattr(each, "full_stop", False):
+            arguments[place + 1] -= 1
+    return arguments

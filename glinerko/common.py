@@ -6,6 +6,7 @@ import codecs
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -124,8 +125,43 @@ def _refuse_constants(nodes: Iterable[yaml.Node]) -> None:
             raise ValueError(f"line {node.start_mark.line + 1}: {node.value!r} is {kind} in YAML; put it in quotes")
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The ``object_pairs_hook`` of a JSON reader that refuses a key which is given twice.
+def parse_json(text: str, decode: Callable[[str], Any] | None = None) -> Any:
+    """The value of a JSON text that a user wrote.
+
+    Args:
+        decode: What reads the text (default: all of it is one value): a method of :data:`JSON_DECODER`.
+
+    Raises:
+        ValueError: It is malformed or nested too deeply, or a key is given twice. One line.
+    """
+    try:
+        return (decode or JSON_DECODER.decode)(text)
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        hint = "; write one object a line" if text.strip() in ("[", "{") else ""
+        raise ValueError(f"malformed JSON: {error.msg} at {line}column {error.colno}{hint}") from error
+    except RecursionError as error:
+        raise ValueError("malformed JSON: nested too deeply") from error
+
+
+def parse_json_lines(file: str | Path) -> Iterator[tuple[str, Any]]:
+    """The place, ``FILE, line 3``, and the value of each line of a file of JSON lines. Blank lines do not count.
+
+    Raises:
+        DataError: The file cannot be read, or a line is malformed.
+    """
+    for number, line in enumerate(read_lines(file), 1):
+        if line.strip():
+            place = f"{file}, line {number}"
+            try:
+                value = parse_json(line)
+            except ValueError as error:
+                raise DataError(f"{place}: {error}") from error
+            yield place, value
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of which no key is given twice.
 
     Raises:
         ValueError: Naming the key.
@@ -135,6 +171,11 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
         raise ValueError(f"the key {twice!r} is given twice in one object")
     return content
+
+
+JSON_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
+JSON_BEGIN = re.compile(r'\s*(\{\s*("|$)|\[\s*(\{|$))')
+"""The first line of a file of JSON: of one object a line, or of other JSON."""
 
 
 def read_json(path: Path) -> dict[str, Any]:

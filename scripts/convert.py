@@ -15,9 +15,9 @@ The format is recognised from the content of each file, or named with --from:
                                                      predictions  output of predict.py
 
 Offsets that count another form of the text (UTF-16, line ends, Unicode forms, HTML, white space) are repaired if the
-text of the mentions beside them proves how they were counted; each repair is listed in OUTPUT_FILE.report.jsonl.
-What cannot be read stops the conversion, or is left out and listed with --on_bad_row skip. The output is replaced as a
-whole or not at all.
+mention texts in the export prove how they were counted. OUTPUT_FILE.report.jsonl lists each repair. A bad record stops
+the conversion; with --on_bad_row skip it is left out and listed. A file that cannot be read always stops it. The output
+is replaced as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from glinerko.corpus.formats.documents import FormatOptions
 from glinerko.corpus.rows import check_labels
 from glinerko.sharing.tables import Table
 
+REPORT = ".report.jsonl"
+"""What the name of the report adds to that of the output."""
 SHOWN = 8
 """How many reasons of a kind the summary shows; the report has all."""
 
@@ -48,7 +50,7 @@ class Arguments:
     input_files: list[str] = option(help="files or directories to read; may be the first arguments, without the flag")
     output_file: str = option(help="file to write")
     from_format: str | None = option(None, "format of all files (--from; default: recognised)", choices=READABLE)
-    to_format: str = option("gliner2", "format to write (--to): gliner2 is rows to train on", choices=WRITABLE)
+    to_format: str = option("gliner2", "format to write (--to); gliner2 means rows to train on", choices=WRITABLE)
     labels: list[str] | None = option(None, "labels that every document was annotated for (default: those that occur)")
     on_bad_row: str = option("raise", "reaction to a record that cannot be read or written", choices=["raise", "skip"])
 
@@ -59,7 +61,7 @@ def main() -> None:
     set_log_levels(is_main_process=True)
     labels = check_labels(args.labels or ())
     account, skip_bad = Account(), args.on_bad_row == "skip"
-    report_file = f"{args.output_file}.report.jsonl"
+    report_file = f"{args.output_file}{REPORT}"
     with replace_file(args.output_file) as file:
         writer = convert(
             read_all(args, options, labels, account),
@@ -84,7 +86,7 @@ def main() -> None:
 
 
 def use_short_names(arguments: list[str]) -> None:
-    """``--from`` and ``--to``, which cannot be names of fields, and inputs without a flag."""
+    """Allow ``--from`` and ``--to``, which cannot be names of fields, and input files without a flag."""
     for index, argument in enumerate(arguments[1:], 1):
         for name in ("from", "to"):
             if argument == f"--{name}" or argument.startswith(f"--{name}="):
@@ -96,21 +98,21 @@ def use_short_names(arguments: list[str]) -> None:
 def read_all(
     args: Arguments, options: FormatOptions, labels: tuple[str, ...], account: Account
 ) -> Iterator[tuple[str, str, dict[str, Any], bool, bool]]:
-    """File, place and row of each document, whether it is predicted, and whether its format has one set of labels."""
+    """The documents, as :func:`glinerko.corpus.formats.conversion.convert` takes them."""
     chosen = FORMATS.values() if args.from_format is None else [FORMATS[args.from_format]]
     suffixes = {suffix for each in chosen for suffix in each.suffixes}
     bar = tqdm(desc="Reading", unit=" documents", leave=False, disable=None)
     for source, named in find_sources(args.input_files, suffixes, account):
-        check_output(args.output_file, str(source.path))
+        for suffix in ("", REPORT, *FORMATS[args.to_format].writer.suffixes):
+            check_output(f"{args.output_file}{suffix}", str(source.path))
         name = args.from_format or recognise(source)
         if name is None:
+            is_empty = not any(line.strip() for _, line in source.lines())
+            reason = "the file is empty" if is_empty else "not recognised as any format"
             if named:
-                raise DataError(
-                    f"{source.path}: not recognised as any format: name it with --from ({', '.join(READABLE)})"
-                )
-            account.entries.append(
-                Entry("left out", "file of no format that is recognised", str(source.path), "the file")
-            )
+                advice = "" if is_empty else f": name it with --from ({', '.join(READABLE)})"
+                raise DataError(f"{source.path}: {reason}{advice}")
+            account.entries.append(Entry("left out", reason, str(source.path), "the file"))
             continue
         kind = FORMATS[name]
         account.formats[name] += 1
@@ -122,7 +124,7 @@ def read_all(
 
 
 def summary(account: Account) -> Table:
-    """What was read and written, and all that is not as it was."""
+    """The number of files, documents and mentions, and of everything that was changed or left out."""
     table = Table("Conversion", box=None, show_header=False, padding=(0, 2))
     table.add_column()
     table.add_column(justify="right")

@@ -1,11 +1,11 @@
-"""Look at a corpus before anything is trained: what disagrees, what is doubled, what can be learned, what it costs.
+"""Look at a corpus before training: labels that disagree, near-duplicates, what can be learned, time and memory.
 
     python scripts/doctor.py --train_file train.jsonl
     python scripts/doctor.py --train_file train.jsonl --test_file test.jsonl --korean_encoder ENCODER
 
 It reads the rows that training reads. Labels that disagree, near-duplicates, personal data and words for the user
-dictionary need no model. What the windows hold, and the time and memory of a run, need the base model and the encoder;
-without them this part is left out, and a line says so. Personal data is counted and named by document, never shown.
+dictionary need no model. What the windows hold, and the time and memory of a run, need the base model and the encoder.
+Without them this part is left out, and a line says so. Personal data is never shown: only its documents are named.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from rich.table import Table
 from tqdm import tqdm
 
 from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
-from glinerko.common import GlinerkoError, LoadError, SwapError, check_writable, write_json, write_text
+from glinerko.common import (
+    GlinerkoError,
+    LoadError,
+    SwapError,
+    check_output,
+    check_writable,
+    write_json,
+    write_text,
+)
 from glinerko.corpus.diagnosis import diagnose
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.report import report_data
@@ -31,11 +39,14 @@ from glinerko.corpus.rows import Example, LabelSchema, Offsets
 from glinerko.corpus.suggestions import suggest_words
 from glinerko.corpus.windows import WINDOW_OVERLAP, training_windows
 from glinerko.corpus.words import KoreanWordSplitter, WordSplitter, load_word_splitter
+from glinerko.model.spans import MAX_WIDTH
 from glinerko.model.swap import SwapArguments, swap_encoder
 from glinerko.sharing.doctor import diagnosis_tables, estimate_table, suggestion_table, tables_page
 from glinerko.sharing.tables import data_table
 from glinerko.training.run import choose_precision
 from glinerko.training.trial import estimate_run
+
+FIGURES, PAGE, WORDS = "doctor.json", "index.html", "user_dictionary.tsv"
 
 
 @dataclass
@@ -44,9 +55,7 @@ class Arguments(SwapArguments):
     validation_file: str | None = option(None, "validation documents")
     test_file: str | None = option(None, "test documents")
     labels: list[str] | None = option(None, "labels to use (default: all in the training rows)")
-    on_bad_row: str = option(
-        "raise", "what to do with a malformed row: stop or leave it out", choices=["raise", "skip"]
-    )
+    on_bad_row: str = option("raise", "reaction to a malformed row: stop, or leave it out", choices=["raise", "skip"])
     max_length: int = option(512, "pieces in a window, prompt included", at_least=16)
     per_device_train_batch_size: int = option(8, "windows per batch of the run to estimate", at_least=1)
     output_dir: str = option("outputs/doctor", "directory for doctor.json, index.html and user_dictionary.tsv")
@@ -60,30 +69,33 @@ def main() -> None:
     if args.train_file is None:
         raise GlinerkoError("say which documents: --train_file train.jsonl")
     output = check_writable(args.output_dir)
+    files = {"training": args.train_file, "validation": args.validation_file, "test": args.test_file}
+    for name in (FIGURES, PAGE, WORDS):
+        check_output(output / name, *files.values(), args.user_dictionary)
 
     # 1. The documents and their words.
-    files = {"training": args.train_file, "validation": args.validation_file, "test": args.test_file}
-    read = partial(load_rows, labels=args.labels, on_bad_row=args.on_bad_row)
     splits, skipped = {}, {}
     for split, file in files.items():
         if file is not None:
-            splits[split], skipped[split] = read(file)
+            options = {"labels": args.labels, "named_labels_only": split == "training", "on_bad_row": args.on_bad_row}
+            splits[split], skipped[split] = load_rows(file, **options)
     schema = label_schema(splits["training"], args.labels)
     splitter = load_word_splitter(args.word_splitter, user_dictionary=args.user_dictionary)
     words = {split: split_words(rows, splitter, split) for split, rows in splits.items()}
 
     # 2. What needs no model.
-    diagnosis = diagnose(splits, words, args.max_width)
+    width = args.max_width or MAX_WIDTH
+    diagnosis = diagnose(splits, words, width)
     figures: dict[str, Any] = {"files": files, "skipped": skipped, **diagnosis.to_dict()}
     tables = diagnosis_tables(diagnosis)
     if isinstance(splitter, KoreanWordSplitter):
         examples = [Example.from_row(row) for row in splits["training"]]
-        bar = partial(tqdm, desc="Trying words", unit="word", leave=False, disable=None)
-        suggestions = suggest_words(examples, words["training"], splitter, args.max_width, bar)
+        bar = partial(tqdm, desc="Trying words", unit=" words", leave=False, disable=None)
+        suggestions = suggest_words(examples, words["training"], splitter, width, bar)
         figures["suggested_words"] = [asdict(each) for each in suggestions]
         if suggestions:
             lines = (f"{each.form}\tNNP\t0.0\n" for each in suggestions)
-            write_text(output / "user_dictionary.tsv", "".join(lines))
+            write_text(output / WORDS, "".join(lines))
             tables.append(suggestion_table(suggestions))
 
     # 3. What needs the model.
@@ -125,11 +137,11 @@ def show(console: Console, tables: Sequence[Table], figures: Mapping[str, Any], 
     """Print the tables, and write them as JSON and as a page."""
     for table in tables:
         console.print(table)
-    write_json(output / "doctor.json", figures)
-    write_text(output / "index.html", tables_page(f"{Path(figures['files']['training']).name}: data", tables))
-    console.print(f"Report   {output / 'index.html'}, {output / 'doctor.json'}; they show mention strings")
-    if (output / "user_dictionary.tsv").is_file() and figures.get("suggested_words"):
-        console.print(f"Words    --user_dictionary {output / 'user_dictionary.tsv'}")
+    write_json(output / FIGURES, figures)
+    write_text(output / PAGE, tables_page(f"{Path(figures['files']['training']).name}: data", tables))
+    console.print(f"Report   {output / PAGE}, {output / FIGURES}; they show mention strings")
+    if figures.get("suggested_words"):
+        console.print(f"Words    --user_dictionary {output / WORDS}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ OUTPUT_FILE.changes.jsonl lists every change.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,24 +31,24 @@ from glinerko.common import (
     check_output,
     check_writable,
     file_digest,
-    read_json_lines,
     replace_file,
     write_json,
     write_json_lines,
     write_text,
 )
-from glinerko.corpus.corrections import ACCEPT, Change, correct_lines, correct_row, read_decisions
+from glinerko.corpus.corrections import ACCEPT, Change, correct_lines, correct_row, read_decisions, read_findings
 from glinerko.corpus.formats import FORMATS
 from glinerko.corpus.formats.documents import FormatOptions
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.rows import Example, LabelSchema, unparse_row
 from glinerko.corpus.words import load_word_splitter, word_splitter_names
+from glinerko.model.spans import MAX_WIDTH
 from glinerko.scoring.candidates import find_candidates, read_candidates
 from glinerko.scoring.review import Finding, review_labels
 from glinerko.sharing.review_page import render_review
 from glinerko.sharing.tables import Table, plain_table
 
-FINDINGS = "findings.jsonl"
+FINDINGS, RECORD, PAGE = "findings.jsonl", "review.json", "index.html"
 TOOLS = {"label_studio": "label_studio.json", "doccano": "doccano.jsonl"}
 """The file for each annotation tool, by the name of its format."""
 
@@ -61,7 +61,7 @@ class Arguments:
     name: str = option("default", "name of the variant in cross_validation")
     word_splitter: str = option("korean", "word splitter of the models", choices=word_splitter_names)
     user_dictionary: str | None = option(None, "file of words for the Korean splitter, as in training")
-    max_width: int = option(12, "widest span that the models score, in words", at_least=1)
+    max_width: int = option(MAX_WIDTH, "widest span that the models score, in words", at_least=1)
     min_score: float = option(
         0.2, "lowest score of a finding: how sure it is that the label is wrong", at_least=0, at_most=1
     )
@@ -88,7 +88,8 @@ def review(args: Arguments, console: Console) -> None:
     if (args.candidates is None) == (args.cross_validation is None):
         raise GlinerkoError("pass --candidates FILE... or --cross_validation DIRECTORY")
     output = check_writable(args.output_dir)
-    for name in (FINDINGS, *TOOLS.values()):
+    beside = [f"{file}{suffix}" for name, file in TOOLS.items() for suffix in FORMATS[name].writer.suffixes]
+    for name in (FINDINGS, RECORD, PAGE, *TOOLS.values(), *beside):
         check_output(output / name, args.train_file, *(args.candidates or ()))
 
     # 1. The documents, and what models that were not trained on them say.
@@ -104,10 +105,11 @@ def review(args: Arguments, console: Console) -> None:
     ranked = review_labels(examples, candidates, words, args.max_width)
     doubtful = [finding for finding in ranked.findings if finding.score >= args.min_score]
     findings = doubtful[: args.max_findings]
-    write_json_lines(
-        output / FINDINGS,
-        (to_record(number, finding, examples[finding.document]) for number, finding in enumerate(findings, 1)),
-    )
+    records = [
+        to_record(number, finding, examples[finding.document], rows["place"][finding.document])
+        for number, finding in enumerate(findings, 1)
+    ]
+    write_json_lines(output / FINDINGS, records)
 
     # 3. What people look at.
     digests = {"corpus": file_digest(Path(args.train_file)), "findings": file_digest(output / FINDINGS)}
@@ -120,11 +122,12 @@ def review(args: Arguments, console: Console) -> None:
         "weights": ranked.weights,
         "kinds": count_kinds(findings),
     }
-    write_json(output / "review.json", record)
-    write_text(output / "index.html", render_review(Path(args.train_file).name, findings, examples, digests))
-    write_tasks(rows, findings, examples, schema, output)
+    write_json(output / RECORD, record)
+    places = [record["place"] for record in records]
+    write_text(output / PAGE, render_review(Path(args.train_file).name, findings, examples, places, digests))
+    write_tasks(rows, findings, records, schema, output)
     console.print(kind_table(findings, len(doubtful), args.max_findings))
-    console.print(f"Review   {output / 'index.html'}; it and {FINDINGS} show text of the corpus", soft_wrap=True)
+    console.print(f"Review   {output / PAGE}; it and {FINDINGS} show text of the corpus", soft_wrap=True)
     console.print(
         f"Next     python scripts/review_labels.py --train_file {args.train_file} --output_dir {args.output_dir} "
         "--apply decisions.jsonl --output_file corrected.jsonl",
@@ -132,12 +135,13 @@ def review(args: Arguments, console: Console) -> None:
     )
 
 
-def to_record(number: int, finding: Finding, example: Example) -> dict[str, Any]:
-    """A line of the findings file."""
+def to_record(number: int, finding: Finding, example: Example, place: str) -> dict[str, Any]:
+    """A line of the findings file. ``place`` is that of the document in its file: ids may be repeated."""
     sides = {"current": finding.current, "proposed": finding.proposed}
     return {
         "finding": number,
         "id": example.id,
+        "place": place,
         "kind": finding.kind.value,
         "score": round(finding.score, 4),
         **{name: [item.span.to_record(example.text) for item in side] for name, side in sides.items()},
@@ -161,19 +165,34 @@ def kind_table(findings: Sequence[Finding], doubtful: int, most: int) -> Table:
 
 
 def write_tasks(
-    rows: Dataset, findings: Sequence[Finding], examples: Sequence[Example], schema: LabelSchema, output: Path
+    rows: Dataset,
+    findings: Sequence[Finding],
+    records: Sequence[Mapping[str, Any]],
+    schema: LabelSchema,
+    output: Path,
 ) -> None:
-    """Write the documents with findings as tasks whose labels are the proposals, the most doubtful document first."""
-    changes: dict[int, list[Change]] = defaultdict(list)
-    for number, finding in enumerate(findings, 1):
-        record = to_record(number, finding, examples[finding.document])
-        changes[finding.document].append(Change.from_finding(record))
+    """Write the documents with findings as tasks whose labels are the proposals, the most doubtful document first.
+
+    The score of a task is that of its first finding, and the score of a proposed mention that of its finding.
+    """
+    of_documents: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for finding, record in zip(findings, records, strict=True):
+        of_documents[finding.document].append(record)
     for name, file_name in TOOLS.items():
         with replace_file(output / file_name) as file:
             writer = FORMATS[name].writer(file, list(schema.labels), FormatOptions())
             writer.start()
-            for document, of_document in changes.items():
-                writer.add(correct_row(unparse_row(rows[document]), rows[document], of_document), predicted=True)
+            for document, own in of_documents.items():
+                row = correct_row(unparse_row(rows[document]), rows[document], map(Change.from_finding, own))
+                scores = {
+                    (span["label"], span["start"], span["end"]): record["score"]
+                    for record in own
+                    for span in record["proposed"]
+                }
+                for label, mention in writer.mentions(row):
+                    if (key := (label, mention["start"], mention["end"])) in scores:
+                        mention["score"] = scores[key]
+                writer.add({**row, "score": own[0]["score"]}, predicted=True)
                 writer.written += 1
             writer.finish()
         for suffix, content in writer.beside.items():
@@ -191,16 +210,16 @@ def apply(args: Arguments, console: Console) -> None:
             check_output(target, read)
     rows, _ = load_rows(args.train_file)
     digests = {"corpus": file_digest(Path(args.train_file)), "findings": file_digest(source)}
-    findings = read_json_lines(source)
+    findings = read_findings(source)
     decisions = read_decisions(args.apply, findings, digests)
     changes: dict[str, list[Change]] = defaultdict(list)
-    for record in findings:
-        if decisions.get(record["finding"]) == ACCEPT:
-            changes[record["id"]].append(Change.from_finding(record))
+    for finding in findings:
+        if decisions.get(finding.finding) == ACCEPT:
+            changes[finding.place].append(finding)
     with replace_file(args.output_file) as file:
         file.writelines(correct_lines(args.train_file, rows, changes))
-    texts = dict(zip(rows["id"], rows["text"], strict=True))
-    write_json_lines(Path(log), (change.to_record(texts[id]) for id, each in changes.items() for change in each))
+    texts = dict(zip(rows["place"], rows["text"], strict=True))
+    write_json_lines(Path(log), (each.to_record(texts[place]) for place, own in changes.items() for each in own))
     counts = Counter(decisions.values())
     console.print(
         f"{args.output_file}: {counts[ACCEPT]} proposals applied to {len(changes)} of {len(rows)} documents; "

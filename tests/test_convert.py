@@ -409,6 +409,12 @@ def test_rows_with_labels_of_their_own_keep_them(convert, tmp_path):
     assert [list(row["entities"]) for row in rows] == [["Disease", "Drug"], ["Disease", "Drug"], ["Test"]]
 
 
+def test_ids_that_are_repeated_are_noticed(convert):
+    rows, report = convert("a.jsonl", lines(*({"id": 1, "text": text, "label": []} for text in (TEXT, OTHER))))
+    assert [row["id"] for row in rows] == ["1", "1"]
+    assert [(e["what"], e["kind"]) for e in report] == [("noticed", "document with the id of an earlier one")]
+
+
 def test_labels_are_composed(convert):
     rows, _ = convert(
         "a.jsonl", lines({"text": TEXT, "label": [[0, 3, unicodedata.normalize("NFD", "질병")], [4, 6, "질병"]]})
@@ -450,7 +456,7 @@ BAD = {
     "label_studio": ("a.json", '[{"data": {}, "annotations": [{"result": []}]}]', "record 1: no text: --text_column"),
     "label_studio, two texts": ("a.json", '[{"data": {"a": "가", "b": "나"}, "annotations": [{"result": []}]}]', "which of a, b"),
     "label_studio, HTML": ("a.json", json.dumps([task(1, [{"type": "hypertextlabels"}])]), "annotate with a Text tag"),
-    "JSON": ("a.json", '[{"data": {}, "annotations": []}', "record 1: malformed JSON: no comma or end"),
+    "JSON": ("a.json", '[{"data": {}, "annotations": []}', "record 1: malformed JSON: no comma and no end"),
     "JSON, one object over lines": ("a.json", '{\n"text": "a"\n}', "line 1: malformed JSON: Expecting property name enclosed"),
     "JSON, a comma": ("a.json", '[{"data": {}, "annotations": []},]', "record 2: malformed JSON: Expecting value"),
     "JSON lines": ("a.jsonl", '{"text": "a", "label": []}\n{"text"\n', "line 2: malformed JSON"),
@@ -458,16 +464,16 @@ BAD = {
     "prodigy, ner.teach": ("a.jsonl", '{"text": "a", "answer": "accept", "_view_id": "ner", "spans": []}', "ner.teach"),
     "prodigy": ("a.jsonl", '{"text": "a", "answer": "accept", "spans": {}}', "'spans' must be a list of objects"),
     "argilla": ("a.json", '[{"fields": 1, "responses": {"s": [{"value": [{"start": 0}]}]}}]', "expected an object with a text"),
-    "conll": ("a.conll", "당뇨병 B-X\n환자\n", "line 1: line 2: expected a word in the first column and a tag"),
+    "conll": ("a.conll", "당뇨병 B-X\n환자\n", "sentence at line 1: line 2: expected a word in the first column and a tag"),
     "conll, Label Studio": ("a.conll", "-DOCSTART- -X- O\n당뇨병 -X- _ B-X\n", "export JSON instead"),
-    "klue": ("a.tsv", "## 1\t당\n당\tB-X\n뇨병\n", "line 1: line 3: expected CHARACTER<TAB>TAG", "--from", "klue"),
+    "klue": ("a.tsv", "## 1\t당\n당\tB-X\n뇨병\n", "sentence at line 1: line 3: expected CHARACTER<TAB>TAG", "--from", "klue"),
     "kbmc": ("a.csv", "Sentence,Tags\n당뇨병 환자,B-X\n", "1 tags in 'Tags', but other numbers of tokens: Sentence 2"),
     "gliner": ("a.json", '[{"tokenized_text": ["a"], "ner": [[0, 1, "X"]]}]', "'ner' names tokens 0 to 1, of 1 tokens"),
     "gliner2": ("a.jsonl", '{"text": "a", "entities": {"overall": ["a"]}}', "the label 'overall' cannot be used"),
     "gliner2, offsets": ("a.jsonl", lines({"text": "a", "entities": {"X": [{"text": "b", "start": 0, "end": 1}]}}), "no way of counting"),
     "table": ("a.csv", "text,date\n당뇨병,2025\n", "column 'date': mention 1 is not in the text"),
-    "table, cells": ("a.csv", "text,X\n당뇨병\n", "line 2: the row has not as many cells as the header"),
-    "table, no text": ("a.csv", "문장,X\n당뇨병,당뇨\n", "no column 'text', but 문장, X: --text_column"),
+    "table, cells": ("a.csv", "text,X\n당뇨병\n", "line 2: the row has 1 cells, and the header 2"),
+    "table, no text": ("a.csv", "문장,X\n당뇨병,당뇨\n", "no column 'text'; the columns are 문장, X: --text_column"),
     "table, quotes": ("a.csv", 'text,X\n"당뇨병,당뇨\n', "malformed CSV"),
     "xlsx": ("a.xlsx", "x", "cannot be read as XLSX"),
     "parquet": ("a.parquet", "x", "cannot be read as a table"),
@@ -475,13 +481,23 @@ BAD = {
     "brat": ("a.ann", "T1\tX 0 1\ta\n", "there is no a.txt beside it"),
     "text": ("a.txt", "당뇨병 환자", "not recognised as any format: name it with --from"),
     "no text": ("a.jsonl", '{"text": " ", "label": []}', "'text' is empty"),
-    "empty": ("a.jsonl", "", "not recognised as any format"),
+    "empty": ("a.jsonl", "", "a.jsonl: the file is empty"),
+    "only a byte order mark": ("a.jsonl", b"\xef\xbb\xbf", "a.jsonl: the file is empty"),
+    "no record": ("a.csv", "text,X\n", "a.csv, the file: file without a record"),
     "empty list": ("a.json", "[]", "the list is empty", "--from", "doccano"),
     "empty, named": ("a.jsonl", "", "the file is empty", "--from", "doccano"),
     "bytes": ("a.jsonl", b"\x80\xff\xfe", "neither UTF-8, UTF-16 nor CP949"),
     "offsets": ("a.jsonl", '{"text": "a", "label": [["0", 1, "X"]]}', "the offsets of a mention of 'X' must be whole numbers"),
     "empty mention": ("a.jsonl", '{"text": "a", "label": [[1, 1, "X"]]}', "a mention of 'X' is empty: offsets [1, 1)"),
     "label": ("a.jsonl", '{"text": "a", "label": [[0, 1, null]]}', "a label must be a string"),
+    "before the text": ("a.jsonl", '{"text": "a", "label": [[-1, 1, "X"]]}', "begins before its text: offsets [-1, 1)"),
+    "score": ("a.jsonl", '{"text": "a", "entities": {"X": [{"text": "a", "start": 0, "end": 1, "score": NaN}]}}', "must be a number from 0 to 1"),
+    "gliner2, mention": ("a.jsonl", '{"text": "a", "entities": {"X": [1]}}', "a mention of 'X' must be a string or an object"),
+    "label_studio, no label": ("a.json", json.dumps([task(1, [{"type": "labels", "value": {"start": 0, "end": 1, "labels": []}}])]), "a mention has no 'labels'"),
+    "table, two columns": ("a.csv", "text,X,X\n당뇨병,당뇨,병\n", "two columns 'X'"),
+    "table, brackets": ("a.csv", f'text,X\n당뇨병,"{"[" * 100_000}"\n', "column 'X': mention 1 is not in the text"),
+    "table, JSON": ("a.csv", '{"text":"a","label":[]}\n', "line 1: malformed CSV", "--from", "table"),
+    "kbmc, no column": ("a.csv", "Sentence,Tags\n당뇨병,B-X\n", "no column 'text'; the columns are Sentence, Tags", "--text_column", "text"),
 }  # fmt: skip
 
 
@@ -569,6 +585,72 @@ def test_a_package_that_is_missing_is_named(convert, monkeypatch, suffix, packag
         convert(f"a{suffix}", content)
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.xlsx"])
+def test_the_index_of_a_table_is_no_column_and_columns_have_names_of_their_own(convert, tmp_path, name):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    if name == "a.xlsx":
+        pytest.importorskip("openpyxl", reason="openpyxl is not installed")
+    table = pandas.DataFrame([[TEXT, "당뇨병", "인슐린"]], columns=["text", "Disease", "Drug"])
+    write = table.to_csv if name == "a.csv" else table.to_excel
+    write(tmp_path / name)  # with the index, whose column has no name
+    assert spans(convert(None, None, path=tmp_path / name)[0][0]) == SPANS
+    table.columns = ["text", "Disease", "Disease"]
+    write = table.to_csv if name == "a.csv" else table.to_excel
+    write(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}: the table has two columns 'Disease'"):
+        convert(None, None, path=tmp_path / name)
+
+
+def test_a_parquet_file_can_be_a_table_of_texts_only(convert, tmp_path):
+    from datasets import Dataset
+
+    path = tmp_path / "a.parquet"
+    Dataset.from_dict({"text": [TEXT, OTHER], "Disease": ["당뇨병", None]}).to_parquet(path)
+    assert [spans(row) for row in convert(None, None, "--from", "table", path=path)[0]] == [
+        {"Disease": [(0, 3)]},
+        {"Disease": []},
+    ]
+    Dataset.from_dict({"text": [TEXT], "Disease": [1]}).to_parquet(path)
+    with pytest.raises(DataError, match="row 1: column 'Disease' holds no texts"):
+        convert(None, None, "--from", "table", path=path)
+
+
+@pytest.mark.parametrize("export", ["doccano", "conll", "klue", "kbmc", "table"])
+def test_a_file_may_end_its_lines_with_cr_alone(convert, export):
+    name, content = EXPORTS[export]
+    rows, _ = convert(name, content)
+    assert convert(name, content.replace("\n", "\r"))[0] == rows
+
+
+@pytest.mark.parametrize("to", ["klue", "conll"])
+def test_the_character_nul_is_not_taken_for_utf_16(convert, monkeypatch, tmp_path, to):
+    text = "당뇨병\x00 환자 12"
+    row = {"id": "a", "text": text, "entities": {"Disease": [{"text": "당뇨병", "start": 0, "end": 3}]}}
+    (tmp_path / "a.jsonl").write_text(lines(row))
+    flags = "--to", to, "--word_splitter", "char", "--output_file", tmp_path / "there.tsv"
+    call(monkeypatch, tmp_path / "a.jsonl", *flags)
+    rows, _ = convert(None, None, path=tmp_path / "there.tsv")
+    assert rows == [row]
+
+
+def test_a_link_to_a_directory_above_is_not_followed(convert, tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a").symlink_to(folder)
+    (folder / "sub" / "b.jsonl").write_text(EXPORTS["doccano"][1])
+    (folder / "c.jsonl").write_text("")
+    rows, report = convert(None, None, path=folder)
+    assert [row["id"] for row in rows] == ["1", "2"]
+    assert [(entry["kind"], entry["file"]) for entry in report] == [("the file is empty", str(folder / "c.jsonl"))]
+
+
+def test_parts_of_a_mention_may_stand_in_any_order(convert, tmp_path):
+    (tmp_path / "a.txt").write_text("간 및 폐 전이")
+    (tmp_path / "a.ann").write_text("T1\tDisease 6 8;0 1\t전이 간\n")
+    rows, _ = convert(None, None, "--on_discontinuous", "join", path=tmp_path / "a.ann")
+    assert spans(rows[0]) == {"Disease": [(0, 8)]}
+
+
 def test_two_places_that_fit_are_ambiguous():
     # Counted in UTF-16 units it is the first, and with white space collapsed the second.
     with pytest.raises(ValueError, match="it could be in several places"):
@@ -579,6 +661,15 @@ def test_the_output_is_no_input(convert, monkeypatch, tmp_path):
     convert(*EXPORTS["doccano"])
     with pytest.raises(DataError, match="would be written over, but is also an input"):
         call(monkeypatch, tmp_path, "--output_file", tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize("suffix", [".report.jsonl", ".config.xml"])
+def test_files_beside_the_output_are_no_input_either(convert, monkeypatch, tmp_path, suffix):
+    source = tmp_path / f"out{suffix}"
+    source.write_text(EXPORTS["doccano"][1])
+    with pytest.raises(DataError, match="would be written over, but is also an input"):
+        call(monkeypatch, source, "--to", "label_studio", "--output_file", tmp_path / "out")
+    assert source.read_text() == EXPORTS["doccano"][1]
 
 
 def test_the_command_line_takes_inputs_without_a_flag(tmp_path):

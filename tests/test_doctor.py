@@ -235,6 +235,20 @@ def test_without_a_model_the_rest_is_still_told(tmp_path):
     assert "estimate" not in json.loads((tmp_path / "doctor.json").read_text())
 
 
+def test_an_input_of_the_doctor_is_never_written_over(tmp_path):
+    """The words that an earlier run suggested may be the user dictionary of this one."""
+    words = tmp_path / "user_dictionary.tsv"
+    words.write_text("구순\tNNP\t0.0\n")
+    flags = ["--train_file", SAMPLE / "train.jsonl", "--output_dir", tmp_path, "--user_dictionary", words]
+    one_line_error(run(PYTHON, "scripts/doctor.py", *flags), "user_dictionary.tsv: would be written over")
+    assert words.read_text() == "구순\tNNP\t0.0\n"
+
+
+def test_the_doctor_refuses_labels_that_no_training_row_names(tmp_path):
+    flags = ["--train_file", SAMPLE / "train.jsonl", "--output_dir", tmp_path, "--labels", "Diseases"]
+    one_line_error(run(PYTHON, "scripts/doctor.py", *flags), "no row names the label Diseases (Disease is close)")
+
+
 def test_the_doctor_needs_documents(tmp_path):
     one_line_error(run(PYTHON, "scripts/doctor.py", "--output_dir", tmp_path), "--train_file")
     (tmp_path / "bad.jsonl").write_text("{\n")

@@ -8,17 +8,19 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import PYTHON, ROOT
 
-from glinerko.common import DataError, file_digest
+from glinerko.common import DataError, file_digest, read_json_lines
 from glinerko.corpus.corrections import Change, correct_row
 from glinerko.corpus.matching import find_mention
 from glinerko.corpus.reading import load_rows
 from glinerko.corpus.rows import Example, Span, parse_row
 from glinerko.corpus.words import load_word_splitter
-from glinerko.scoring.candidates import read_candidates
+from glinerko.scoring.candidates import find_candidates, read_candidates
 from glinerko.scoring.review import Kind, review_labels
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -193,7 +195,9 @@ def write_candidates(path, examples, candidates):
         (lambda lines: ['{"id": "train-0", "spans": [[0, 1, "Gene", 0.5]]}', *lines[1:]], "no label 'Gene'"),
         (lambda lines: ['{"id": "train-0", "spans": [[0, 1, "Drug"]]}', *lines[1:]], 'line 1: expected {"id"'),
         (lambda lines: ["[1]", *lines[1:]], 'line 1: expected {"id"'),
-        (lambda lines: ["{", *lines[1:]], 'line 1: expected {"id"'),
+        (lambda lines: ["{", *lines[1:]], "line 1: malformed JSON: Expecting property name"),
+        (lambda lines: ["[" * 100_000, *lines[1:]], "line 1: malformed JSON: nested too deeply"),
+        (lambda lines: ['{"id": [1], "spans": []}', *lines[1:]], 'line 1: expected {"id"'),
     ],
 )
 def test_candidates_that_do_not_cover_each_document_once_are_refused(clean, tmp_path, change, expected):
@@ -206,9 +210,36 @@ def test_candidates_that_do_not_cover_each_document_once_are_refused(clean, tmp_
     assert "\n" not in str(error.value)
 
 
-def test_documents_with_the_same_id_are_refused(clean):
-    with pytest.raises(DataError, match="'train-0' stands for several documents"):
-        read_candidates([], [clean[0], clean[0]], clean[0].labels)
+def same_ids(examples):
+    """Documents 0, 2, 4 ... with the id of the first one; document 4 is document 2 once more."""
+    examples = [examples[2] if number == 4 else each for number, each in enumerate(examples)]
+    return [replace(each, id="same") if number % 2 == 0 else each for number, each in enumerate(examples)]
+
+
+def test_documents_with_the_same_id_are_told_apart_by_the_fold_that_held_them_out(clean, tmp_path):
+    documents = same_ids(clean[:10])
+    candidates = [[Span(0, number + 1, "Drug", 0.5)] for number in range(10)]
+    files = []
+    for fold in (1, 0):  # the folds in another order than the corpus
+        directory = tmp_path / f"fold-{fold}" / "default" / "dev"
+        directory.mkdir(parents=True)
+        rows = ({"id": each.id, "text": each.text} for each in documents[fold::2])
+        (tmp_path / f"fold-{fold}" / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files.append(write_candidates(directory / "candidates.jsonl", documents[fold::2], candidates[fold::2]))
+    found = read_candidates(find_candidates(str(tmp_path), "default", documents), documents, clean[0].labels)
+    assert [[span.key for span in spans] for spans in found] == [[span.key for span in own] for own in candidates]
+    copies = [shutil.copy(file, tmp_path / f"{number}.jsonl") for number, file in enumerate(files)]
+    with pytest.raises(DataError, match=r"1\.jsonl, line 1: the id 'same' stands for several texts: pass --cross_val"):
+        read_candidates(copies, documents, clean[0].labels)
+
+
+def test_copies_of_a_document_need_no_fold(clean, tmp_path):
+    documents = [clean[0], clean[0]]
+    file = write_candidates(tmp_path / "c.jsonl", documents, [[Span(0, end, "Drug", 0.5)] for end in (1, 2)])
+    found = read_candidates([file], documents, clean[0].labels)
+    assert [spans[0].end for spans in found] == [1, 2]
+    with pytest.raises(DataError, match="'train-0' is covered twice"):
+        read_candidates([file, file], documents, clean[0].labels)
 
 
 # Corrections
@@ -218,7 +249,7 @@ def test_one_occurrence_of_a_mention_string_is_changed_and_the_others_get_offset
     text = "당뇨병과 당뇨병, 간이식"
     raw = {"text": text, "entities": {"Disease": ["당뇨병", "없는 말"], "Procedure": ["간이식"]}, "note": {"kept": 1}}
     row = parse_row(raw, "a")
-    change = Change(1, "a", frozenset({(5, 8, "Disease")}), frozenset({(10, 11, "Organ")}))
+    change = Change(1, "a", "line 1", frozenset({(5, 8, "Disease")}), frozenset({(10, 11, "Organ")}))
     corrected = correct_row(raw, row, [change])
     assert corrected == {
         "text": text,
@@ -239,7 +270,7 @@ def test_one_occurrence_of_a_mention_string_is_changed_and_the_others_get_offset
 )
 def test_other_forms_of_a_row_keep_their_form(wrap):
     raw = wrap({"entities": {"Biomarker": ["혈당"]}, "classifications": [1]})
-    change = Change(1, "a", frozenset({(0, 2, "Biomarker")}), frozenset({(4, 7, "Disease")}))
+    change = Change(1, "a", "line 1", frozenset({(0, 2, "Biomarker")}), frozenset({(4, 7, "Disease")}))
     corrected = correct_row(raw, parse_row(raw, "a"), [change])
     expected = {"Biomarker": [], "Disease": [{"text": "당뇨병", "start": 4, "end": 7}]}
     assert corrected == wrap({"entities": expected, "classifications": [1]})
@@ -248,7 +279,7 @@ def test_other_forms_of_a_row_keep_their_form(wrap):
 def test_a_span_that_is_not_there_cannot_be_removed():
     raw = {"text": "혈당", "entities": {"Biomarker": []}}
     with pytest.raises(DataError, match="a: the finding does not fit"):
-        correct_row(raw, parse_row(raw, "a"), [Change(1, "a", frozenset({(0, 2, "Biomarker")}), frozenset())])
+        correct_row(raw, parse_row(raw, "a"), [Change(1, "a", "line 1", frozenset({(0, 2, "Biomarker")}), frozenset())])
 
 
 # The script
@@ -376,8 +407,38 @@ def test_malformed_decisions_and_missing_findings_are_refused(reviewed, tmp_path
     for content in ("{", "[]", '{"finding": 1}'):
         decisions.write_text(content, encoding="utf-8")
         refused(apply(reviewed, decisions, tmp_path / "corrected.jsonl"), "decisions.jsonl, line 1: ")
-    result = apply((reviewed[0], tmp_path, {}, []), decisions, tmp_path / "corrected.jsonl")
-    refused(result, "findings.jsonl: no such file")
+    other = reviewed[0], tmp_path, {}, []
+    refused(apply(other, decisions, tmp_path / "corrected.jsonl"), "findings.jsonl: no such file")
+    for content, reason in (("{", "malformed JSON"), ("[]", "not a finding"), ('{"finding": 1}', "not a finding")):
+        (tmp_path / "findings.jsonl").write_text(content, encoding="utf-8")
+        refused(apply(other, decisions, tmp_path / "corrected.jsonl"), f"findings.jsonl, line 1: {reason}")
+
+
+@pytest.mark.slow(6)
+def test_documents_with_the_same_id_are_corrected_by_their_place(reviewed, clean, tmp_path):
+    """All documents of the corpus get one id; the files of candidates are those of two folds."""
+    corpus = tmp_path / "rows.jsonl"
+    rows = [{**json.loads(line), "id": "same"} for line in reviewed[0].read_text(encoding="utf-8").splitlines()]
+    corpus.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    for number, half in enumerate(reviewed[3]):
+        (tmp_path / f"fold-{number}" / "default" / "dev").mkdir(parents=True)
+        lines = [{**line, "id": "same"} for line in read_json_lines(Path(half))]
+        file = tmp_path / f"fold-{number}" / "default" / "dev" / "candidates.jsonl"
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        held_out = "".join(json.dumps(row) + "\n" for row in rows[number::2])
+        (tmp_path / f"fold-{number}" / "dev.jsonl").write_text(held_out, encoding="utf-8")
+    more = ["--output_dir", tmp_path / "out", "--min_score", MIN_SCORE]
+    result = run("--train_file", corpus, "--cross_validation", tmp_path, *more)
+    assert result.returncode == 0, result.stderr
+    found = findings_of(tmp_path / "out")
+    assert [{**each, "id": ""} for each in found] == [{**each, "id": ""} for each in findings_of(reviewed[1])]
+    same = corpus, tmp_path / "out", None, None
+    decisions = decide(same, tmp_path / "decisions.jsonl", *["accept"] * len(found))
+    assert apply(same, decisions, tmp_path / "corrected.jsonl").returncode == 0
+    after = [Example.from_row(row).gold_spans for row in load_rows(str(tmp_path / "corrected.jsonl"))[0]]
+    assert after == [example.gold_spans for example in clean]
+    changes = (tmp_path / "corrected.jsonl.changes.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["place"] for line in changes} == {each["place"] for each in found}
 
 
 def test_an_input_is_never_written_over(reviewed, tmp_path):
@@ -386,9 +447,10 @@ def test_an_input_is_never_written_over(reviewed, tmp_path):
         before = target.read_bytes()
         refused(apply(reviewed, decisions, target), "would be written over")
         assert target.read_bytes() == before
-    (tmp_path / "findings.jsonl").write_bytes(reviewed[0].read_bytes())
     more = ["--candidates", *reviewed[3], "--output_dir", tmp_path]
-    refused(run("--train_file", tmp_path / "findings.jsonl", *more), "would be written over")
+    for name in ("findings.jsonl", "index.html", "label_studio.json.config.xml"):
+        (tmp_path / name).write_bytes(reviewed[0].read_bytes())
+        refused(run("--train_file", tmp_path / name, *more), "would be written over")
 
 
 def test_options_that_do_not_go_together_are_refused(reviewed, tmp_path):
@@ -416,8 +478,13 @@ def test_annotation_tools_get_the_proposals(reviewed, clean):
     right = {example.id: example.gold_spans for example in clean}
     tasks = json.loads((output / "label_studio.json").read_text(encoding="utf-8"))
     assert {task["data"]["id"] for task in tasks} == {clean[document].id for document in faults}
+    findings = {finding["id"]: finding for finding in findings_of(output)}
     for task in tasks:
-        values = [result["value"] for result in task["predictions"][0]["result"]]
+        (prediction,), finding = task["predictions"], findings[task["data"]["id"]]
+        assert prediction["score"] == finding["score"]
+        scored = [(r["value"]["start"], r["value"]["end"], r["score"]) for r in prediction["result"] if "score" in r]
+        assert scored == [(span["start"], span["end"], finding["score"]) for span in finding["proposed"]]
+        values = [result["value"] for result in prediction["result"]]
         assert {(v["start"], v["end"], v["labels"][0]) for v in values} == right[task["data"]["id"]]
     assert '<Label value="Disease"/>' in (output / "label_studio.json.config.xml").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in (output / "doccano.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -538,6 +605,23 @@ def test_a_page_goes_on_with_stored_decisions_and_filters(reviewed, browse):
     assert result["of_kind"] == [f["finding"] for f in findings if f["kind"] == kind]
     with_label = [f["finding"] for f in findings if label in {s["label"] for s in (*f["current"], *f["proposed"])}]
     assert result["of_label"] == with_label
+
+
+@pytest.mark.slow(6)
+def test_saved_decisions_are_opened_again_and_others_are_not(reviewed, browse, tmp_path):
+    own = decide(reviewed, tmp_path / "own.jsonl", "reject", "accept").read_text(encoding="utf-8")
+    other = decide(reviewed, tmp_path / "other.jsonl", *["accept"] * 3, corpus="0" * 64).read_text(encoding="utf-8")
+    script = (
+        KEYS
+        + f"""
+    press("a");
+    openLines({json.dumps(own + other)} + "\\nnull\\n{{");
+    const result = {{ lines: decisionLines(), at: at(), shown: document.getElementById("opened").textContent }};
+    """
+    )
+    result = browse(reviewed[1] / "index.html", script)
+    assert (result["lines"], result["at"]) == (own.replace('": ', '":').replace(', "', ',"'), 3)
+    assert result["shown"] == "2 decisions opened; 5 lines are not decisions of this review"
 
 
 @pytest.mark.slow(8)

@@ -1,81 +1,100 @@
-"""Decisions about findings, and the corrected rows that follow from them."""
+"""Decisions about the findings of a review, and the corrected rows."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glinerko.common import DataError, read_lines
+from glinerko.common import DataError, parse_json_lines
 from glinerko.corpus.matching import compose
 from glinerko.corpus.rows import Example, SpanKey, parse_row
 
 ACCEPT, REJECT, SKIP = "accept", "reject", "skip"
-"""What can be decided about a finding. Only ``accept`` changes a row."""
+"""The possible decisions about a finding. Only ``accept`` changes a row."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """The spans of a document that are removed and added, and the number of the finding that says so."""
+    """The spans of a document that a finding removes and adds.
+
+    Args:
+        finding: The number of the finding.
+        place: Where the document stands in its file: ``line 3``. Ids may be repeated.
+    """
 
     finding: int
     id: str
+    place: str
     removed: frozenset[SpanKey]
     added: frozenset[SpanKey]
 
     @classmethod
     def from_finding(cls, record: Mapping[str, Any]) -> Change:
-        """The change of a line of ``findings.jsonl`` that is accepted."""
+        """The change that a line of ``findings.jsonl`` proposes."""
         sides = ([(s["start"], s["end"], s["label"]) for s in record[side]] for side in ("current", "proposed"))
         current, proposed = map(frozenset, sides)
-        return cls(record["finding"], record["id"], current - proposed, proposed - current)
+        return cls(record["finding"], record["id"], record["place"], current - proposed, proposed - current)
 
     def to_record(self, text: str) -> dict[str, Any]:
-        """The change as it is logged."""
+        """The change as a line of the log. ``text`` is that of the document."""
 
         def spans(keys: Iterable[SpanKey]) -> list[dict[str, Any]]:
             return [{"start": s, "end": e, "label": label, "text": text[s:e]} for s, e, label in sorted(keys)]
 
-        return {"id": self.id, "finding": self.finding, "removed": spans(self.removed), "added": spans(self.added)}
+        about = {"id": self.id, "place": self.place, "finding": self.finding}
+        return {**about, "removed": spans(self.removed), "added": spans(self.added)}
 
 
-def read_decisions(file: str, findings: Sequence[Mapping[str, Any]], digests: Mapping[str, str]) -> dict[int, str]:
-    """What was decided, by the number of the finding.
-
-    Args:
-        findings: The lines of the findings file.
-        digests: The SHA-256 of the corpus and of the findings file, by the names that a decision has for them. Each
-            line of the file must have the same.
+def read_findings(file: str | Path) -> list[Change]:
+    """The change that each finding of a review proposes.
 
     Raises:
         DataError: With file, line and reason.
     """
-    ids = {record["finding"]: record["id"] for record in findings}
-    decisions: dict[int, str] = {}
-    for number, line in enumerate(read_lines(file), 1):
-        if not line.strip():
-            continue
+    changes = []
+    for place, record in parse_json_lines(file):
         try:
-            finding, decision = _parse_decision(json.loads(line), ids, digests)
-        except (ValueError, RecursionError) as error:
-            reason = "malformed JSON" if isinstance(error, json.JSONDecodeError | RecursionError) else error
-            raise DataError(f"{file}, line {number}: {reason}") from error
+            changes.append(Change.from_finding(record))
+        except (TypeError, KeyError) as error:
+            raise DataError(f"{place}: not a finding as the review writes it: run the review again") from error
+    return changes
+
+
+def read_decisions(file: str, findings: Sequence[Change], digests: Mapping[str, str]) -> dict[int, str]:
+    """The decisions, by the number of the finding.
+
+    Args:
+        findings: What :func:`read_findings` reads.
+        digests: The SHA-256 of the corpus and of the findings file, by the keys that a decision has for them. Each
+            decision must have the same.
+
+    Raises:
+        DataError: With file, line and reason.
+    """
+    known = {(each.finding, each.id) for each in findings}
+    decisions: dict[int, str] = {}
+    for place, raw in parse_json_lines(file):
+        try:
+            finding, decision = _parse_decision(raw, known, digests)
+        except ValueError as error:
+            raise DataError(f"{place}: {error}") from error
         if decisions.setdefault(finding, decision) != decision:
-            raise DataError(f"{file}, line {number}: finding {finding} is decided twice, in two ways")
+            raise DataError(f"{place}: finding {finding} is decided twice, in two ways")
     return decisions
 
 
-def _parse_decision(raw: Any, ids: Mapping[int, str], digests: Mapping[str, str]) -> tuple[int, str]:
+def _parse_decision(raw: Any, known: Collection[tuple[int, str]], digests: Mapping[str, str]) -> tuple[int, str]:
     if not isinstance(raw, Mapping) or not {"finding", "id", "decision", *digests} <= raw.keys():
         raise ValueError(f"expected an object with finding, id, decision, {', '.join(digests)}")
     for name, digest in digests.items():
         if raw[name] != digest:
-            raise ValueError(f"a decision of another {name} file (its SHA-256 is not the same)")
+            raise ValueError(f"a decision of another {name} file (SHA-256 is different): pass the files of one review")
     finding, decision = raw["finding"], raw["decision"]
-    if type(finding) is not int or finding not in ids or ids[finding] != raw["id"]:
+    if type(finding) is not int or not isinstance(raw["id"], str) or (finding, raw["id"]) not in known:
         raise ValueError("there is no such finding in the findings file")
     if decision not in (ACCEPT, REJECT, SKIP):
         raise ValueError(f"the decision must be {ACCEPT}, {REJECT} or {SKIP}")
@@ -89,16 +108,17 @@ def correct_lines(
 
     Args:
         rows: What :func:`glinerko.corpus.reading.load_rows` reads of ``file``.
-        changes: By the id of the document.
+        changes: By the place of the document in the file.
     """
     lines = Path(file).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    places = {int(row["place"].removeprefix("line ")): row for row in rows}
+    changed = {row["place"]: row for row in rows if row["place"] in changes}
     for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, 1):
-        row = places.get(number)
-        if row is None or row["id"] not in changes:
-            yield line.decode() + "\n"
+        place = f"line {number}"
+        if place in changed:
+            corrected = correct_row(json.loads(line), changed[place], changes[place])
+            yield json.dumps(corrected, ensure_ascii=False) + "\n"
         else:
-            yield json.dumps(correct_row(json.loads(line), row, changes[row["id"]]), ensure_ascii=False) + "\n"
+            yield line.decode() + "\n"
 
 
 def correct_row(raw: Mapping[str, Any], row: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
@@ -111,13 +131,13 @@ def correct_row(raw: Mapping[str, Any], row: Mapping[str, Any], changes: Iterabl
         row: The same row as it was read.
 
     Raises:
-        DataError: The result is not read as what it should be: a span to remove is not there.
+        DataError: A span to remove is not there, or the corrected row does not have the spans that it should.
     """
     example, changes = Example.from_row(row), list(changes)
     removed = frozenset().union(*(change.removed for change in changes))
     added = frozenset().union(*(change.added for change in changes))
     corrected = copy.deepcopy(dict(raw))
-    body = _body(corrected)
+    body = corrected[key] if (key := body_key(raw)) else corrected
     entities: dict[str, list] = {compose(label)[0]: [] for label in body["entities"]}
     for mention in example.mentions:
         kept = [span for span in mention.spans if (*span, mention.label) not in removed]
@@ -130,7 +150,7 @@ def correct_row(raw: Mapping[str, Any], row: Mapping[str, Any], changes: Iterabl
     body["entities"] = entities
     spans = {(s, e, m["label"]) for m in parse_row(corrected, example.id)["mentions"] for s, e in m["spans"]}
     if not removed <= example.gold_spans or spans != (example.gold_spans - removed) | added:
-        raise DataError(f"{example.id}: the finding does not fit the mentions of the row")
+        raise DataError(f"{example.id}: the finding does not fit the mentions of the row: run the review again")
     return corrected
 
 
@@ -138,8 +158,8 @@ def _offsets(text: str, start: int, end: int) -> dict[str, Any]:
     return {"text": text[start:end], "start": start, "end": end}
 
 
-def _body(raw: dict[str, Any]) -> dict[str, Any]:
-    """The object of a row that holds its entities."""
+def body_key(raw: Mapping[str, Any]) -> str | None:
+    """The key of the object that holds the entities of a row; ``None`` if the row itself does."""
     if raw.get("input") is not None and raw.get("output") is not None:
-        return raw["output"]
-    return raw["schema"] if raw.get("entities") is None and raw.get("schema") is not None else raw
+        return "output"
+    return "schema" if raw.get("entities") is None and raw.get("schema") is not None else None

@@ -22,7 +22,7 @@ SIMILAR = 0.8
 SHINGLE = 5
 """Characters in a shingle, white space left out."""
 EXAMPLES = 5
-"""The most document ids that are named for a finding."""
+"""The number of document ids that are named for a finding, at most."""
 PERSONAL_DATA = {
     "resident registration number": r"(?<!\d)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])[- ]?[1-8]\d{6}(?!\d)",
     "phone number": r"(?<!\d)(?:\+82[- ]?|0)(?:1[016789]|2|[3-6][1-5]|70)[-. )]{0,2}\d{3,4}[-. ]\d{4}(?!\d)",
@@ -34,23 +34,23 @@ PERSONAL_DATA = {
 
 @dataclass
 class StringUse:
-    """A mention string, and the documents that label it in different ways."""
+    """A mention string, and the documents with each way to label it."""
 
     string: str
     labelled: dict[str, list[str]] = field(default_factory=dict)
-    """By label, the ids of the documents in which it is a mention."""
+    """The ids of the documents in which it is a mention, by label."""
     unlabelled: list[str] = field(default_factory=list)
-    """The ids of the documents that have it as whole words, and not inside of any mention."""
+    """The ids of the documents that have it as whole words, outside of all mentions."""
 
     @property
     def doubtful(self) -> int:
-        """Documents that disagree with the reading of most: the least that have to be looked at."""
+        """The number of documents that do not label it as most do: at least so many have to be looked at."""
         readings = [*map(len, self.labelled.values()), len(self.unlabelled)]
         return sum(readings) - max(readings)
 
     @property
     def share_labelled(self) -> float:
-        """Low for a common word that is seldom a mention, such as a surname of one letter."""
+        """From 0 to 1. Low for a common word that is seldom a mention, such as a surname of one letter."""
         labelled = sum(map(len, self.labelled.values()))
         return labelled / (labelled + len(self.unlabelled))
 
@@ -71,9 +71,8 @@ def find_disagreements(
 ) -> list[StringUse]:
     """The mention strings that are not labelled in the same way everywhere.
 
-    First those with many doubtful documents and a high share of labelled ones.
-
-    A document that was not annotated for the labels of a string says nothing about it.
+    Those with many doubtful documents and a high share of labelled ones come first. A document that was not annotated
+    for the labels of a string does not count.
 
     Args:
         words: The words of each document: a string is found where it is a run of at most ``max_width`` of them.
@@ -94,7 +93,7 @@ def find_disagreements(
 
 
 def runs(text: str, words: Sequence[Offsets], max_width: int, covered: Sequence[Offsets]) -> Iterator[str]:
-    """The strings of all runs of at most ``max_width`` words that touch none of the ``covered`` stretches."""
+    """The strings of all runs of at most ``max_width`` words that overlap none of the ``covered`` stretches."""
     free = [not any(start < end_c and start_c < end for start_c, end_c in covered) for start, end in words]
     for first, (start, _) in enumerate(words):
         for last in range(first, min(first + max_width, len(words))):
@@ -104,10 +103,13 @@ def runs(text: str, words: Sequence[Offsets], max_width: int, covered: Sequence[
 
 
 def near_duplicates(texts: Mapping[str, str]) -> list[list[str]]:
-    """The ids of documents that are nearly the same text, in groups.
+    """The ids of documents with nearly the same text, in groups.
 
-    Shingles of the text without white space, in NFC, are compared through MinHash (Broder 1997) with locality-sensitive
-    hashing at a lower threshold, so that few pairs are missed, and each pair that is found is compared exactly.
+    The shingles of a text are taken in NFC and without white space. MinHash (Broder 1997) with locality-sensitive
+    hashing, at a lower threshold so that few pairs are missed, finds pairs; each of them is then compared exactly.
+
+    Args:
+        texts: The text of each document, by id.
     """
     index, names, pairs = MinHashLSH(threshold=SIMILAR - 0.2, num_perm=64), list(texts), []
     shingles = [_shingles(text) for text in texts.values()]
@@ -136,7 +138,7 @@ def _shingles(text: str) -> set[str]:
 
 
 def personal_data(texts: Mapping[str, str]) -> dict[str, list[str]]:
-    """By kind, the ids of the documents with text that looks like personal data. The text itself is not returned."""
+    """The ids of the documents with text that looks like personal data, by kind. The text itself is not returned."""
     patterns = {kind: re.compile(pattern, re.ASCII) for kind, pattern in PERSONAL_DATA.items()}
     found = {kind: [name for name, text in texts.items() if p.search(text)] for kind, p in patterns.items()}
     return {kind: ids for kind, ids in found.items() if ids}
@@ -176,15 +178,15 @@ class Diagnosis:
 
     documents: dict[str, int]
     repeated_ids: dict[str, int]
-    """Documents whose id another one has already."""
+    """The number of documents whose id an earlier one has."""
     without_a_mention: dict[str, int]
     balance: dict[str, LabelBalance]
     disagreements: list[StringUse]
     near_duplicates: list[list[str]]
-    """Within and across the splits; an id is ``split/id``."""
+    """Within a split and across splits; an id is ``split/id``."""
     personal_data: dict[str, list[str]]
     seen: dict[str, float]
-    """For each other split, the share of its mention strings that training has, with the same label."""
+    """The share of the mention strings of each other split that training has with the same label."""
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "disagreements": [use.to_dict() for use in self.disagreements]}

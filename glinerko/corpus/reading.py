@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import json
 import logging
-import re
 import shutil
 import tempfile
 from collections import Counter
@@ -21,12 +19,13 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.fingerprint import Hasher
 
 from glinerko.common import (
+    JSON_BEGIN,
     DataError,
     __version__,
     check_writable,
     first_line,
+    parse_json,
     read_lines,
-    unique_keys,
     write_json_lines,
 )
 from glinerko.corpus.rows import (
@@ -42,8 +41,6 @@ from glinerko.corpus.rows import (
 logger = logging.getLogger(__name__)
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-_JSON_BEGIN = re.compile(r'\s*(\{\s*("|$)|\[\s*(\{|$))')
-"""The first line of JSON lines, or of other JSON, which is refused."""
 
 
 def load_rows(
@@ -175,7 +172,7 @@ def _generate(path: str, digest: str, version: str) -> Iterator[dict[str, Any]]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if text:
-                    yield _parse_safely(_parse_json(text), place, f"{Path(path).stem}:{number}")
+                    yield _parse_safely(parse_json(text), place, f"{Path(path).stem}:{number}")
             except UnicodeDecodeError as error:
                 reason = f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8"
                 yield make_row(place=place, error=reason)
@@ -183,16 +180,6 @@ def _generate(path: str, digest: str, version: str) -> Iterator[dict[str, Any]]:
                 yield make_row(place=place, error=str(error))
     if blank:
         yield make_row(place="line 1", error="the file has only blank lines")
-
-
-def _parse_json(line: str) -> Any:
-    try:
-        return json.loads(line, object_pairs_hook=unique_keys)
-    except json.JSONDecodeError as error:
-        hint = "; write one object a line" if line.strip() in ("[", "{") else ""
-        raise DataError(f"malformed JSON: {error.msg} at column {error.colno}{hint}") from error
-    except RecursionError as error:
-        raise DataError("malformed JSON: nested too deeply") from error
 
 
 def _parse_safely(raw: Any, place: str, default_id: str) -> dict[str, Any]:
@@ -238,9 +225,9 @@ def read_texts(file: str | None) -> Iterator[tuple[str, str]]:
         if not line.strip():
             continue
         if are_json is None:
-            are_json = Path(source).suffix.lower() in _JSON_SUFFIXES or bool(_JSON_BEGIN.match(line))
+            are_json = Path(source).suffix.lower() in _JSON_SUFFIXES or bool(JSON_BEGIN.match(line))
         try:
-            row = _parse_json(line) if are_json else {"text": line}
+            row = parse_json(line) if are_json else {"text": line}
             text = row.get("text", row.get("input")) if isinstance(row, Mapping) else None
             if not isinstance(text, str):
                 raise ValueError('expected an object with a "text" on each line')

@@ -1,4 +1,4 @@
-"""Words for the user dictionary: where Kiwi cuts against the gold, and what a new word would gain and lose."""
+"""Words for the user dictionary: where Kiwi cuts a mention, and what a new word would gain and lose."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from glinerko.corpus.rows import Example, Offsets
+from glinerko.corpus.rows import Example, Offsets, SpanKey
 from glinerko.corpus.windows import Outcome, classify_spans
 from glinerko.corpus.words import DictionaryEntry, KoreanWordSplitter, analyser
 
 FOLDS = 5
 """A word is tried on the documents of a fold only if another fold suggests it too."""
 MOST = 40
-"""The most words that are tried; each one costs about half a second, and the documents that have it."""
+"""The number of words that are tried at most. Each costs half a second, and the time to split its documents again."""
 _FORM = re.compile("[가-힣]{2,}")
 
 
 @dataclass
 class Suggestion:
-    """A word for the user dictionary, with the mentions that it would make reachable and unreachable.
+    """A word for the user dictionary, tried on documents that did not suggest it.
 
-    Both are counted in documents of folds other than one that suggests it.
+    Args:
+        gained: The number of mentions that it makes reachable: they become a run of words.
+        lost: The number of mentions that it makes unreachable.
+        documents: The number of documents that it was tried on.
     """
 
     form: str
     gained: int
     lost: int
     documents: int
-    """Documents that have it."""
 
 
 class _TrialSplitter(KoreanWordSplitter):
-    """A splitter with some more words, whose Kiwi is not kept."""
+    """A splitter with more words in its dictionary, whose Kiwi is not cached."""
 
     def __init__(self, splitter: KoreanWordSplitter, forms: Iterable[str]):
         self.lower_case = splitter.lower_case
@@ -55,12 +57,13 @@ def suggest_words(
 ) -> list[Suggestion]:
     """The words that gain more mentions than they lose, the best first.
 
-    What a mention has of a word in which it begins or ends is suggested, and the rest of that word. Whole mentions are
-    not: as words of the dictionary they would hide shorter mentions.
+    If a mention begins or ends inside a word, the two parts of the word are suggested. Whole mentions are not: as words
+    of the dictionary they would hide shorter mentions.
 
     Args:
         words: The words of each document as ``splitter`` gives them.
-        progress: Wraps the forms that are tried.
+        max_width: The widest mention, in words.
+        progress: Wraps the words that are tried, to show a bar.
     """
     before = [_reached(example, own, max_width) for example, own in zip(examples, words, strict=True)]
     folds_of: dict[str, set[int]] = defaultdict(set)
@@ -90,8 +93,8 @@ def suggest_words(
     return sorted(good, key=lambda each: (each.lost - each.gained, each.form))
 
 
-def _reached(example: Example, words: Sequence[Offsets], max_width: int) -> dict[tuple[int, int, str], bool]:
-    """For each place of a mention, whether it is a run of at most ``max_width`` whole words."""
+def _reached(example: Example, words: Sequence[Offsets], max_width: int) -> dict[SpanKey, bool]:
+    """Whether each gold span is a run of at most ``max_width`` whole words."""
     outcomes = classify_spans(example, words, [(0, len(words))], max_width)
     spans = chain.from_iterable(
         zip(((*span, mention.label) for span in mention.spans), results, strict=True)
@@ -100,7 +103,7 @@ def _reached(example: Example, words: Sequence[Offsets], max_width: int) -> dict
     return {span: outcome in (Outcome.TARGET, Outcome.NESTED) for span, outcome in spans}
 
 
-def _cut_parts(text: str, words: Sequence[Offsets], mention: tuple[int, int, str]) -> Iterable[str]:
+def _cut_parts(text: str, words: Sequence[Offsets], mention: SpanKey) -> Iterable[str]:
     """The two parts of each word that a mention cuts."""
     start, end, _ = mention
     for first, last in words:

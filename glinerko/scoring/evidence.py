@@ -1,4 +1,4 @@
-"""What is known of the spans of a corpus that are labelled or could be: their evidence as numbers."""
+"""The evidence, in numbers, for and against each span of a corpus that is labelled or could be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from glinerko.corpus.diagnosis import runs
 from glinerko.corpus.rows import Example, Offsets, Span, SpanKey
 
 LOWEST, HIGHEST = 0.025, 0.9995
-"""The score that is assumed of a span without one (candidates have at least 0.05), and the highest that counts."""
+"""The score of a span that is no candidate (candidates have at least 0.05), and the highest score that counts."""
 EVIDENCE = {
     "score": "log odds of the out-of-fold score; 0 if the model cannot score the span",
     "no_score": "score below 0.05",
@@ -25,13 +25,13 @@ EVIDENCE = {
     "rival_string": "best string log odds among the spans that overlap it",
     "company": "mention at another place of the document: some documents are meant to have none",
 }
-"""What the regression is given of an item, in the order of its columns."""
+"""The features of a span for the regression, in the order of the columns."""
 DIRECTIONS = {"score": 1, "string": 1, "rival_label": -1, "rival_boundary": -1, "rival_string": -1}
-"""Whether evidence can only speak for a label (1) or only against it (-1): a small corpus could suggest otherwise."""
+"""The sign of a weight: evidence for a label (1) or against it (-1). A small corpus could suggest the opposite."""
 OF_STRINGS = ["string" in name for name in EVIDENCE]
-"""Which columns come from the same strings in other documents."""
+"""Whether each column comes from the same strings in other documents."""
 COMMON = 2
-"""A string is expected to have a label if it has it in this number of documents: at least one besides this one."""
+"""The number of documents that must give a string a label, so that it is expected: one of them is another document."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,13 @@ class Uses:
     agree: int
     """The number of documents that give it the label of the span."""
     other_label: int
+    """The number that give it another label."""
     unlabelled: int
-    """The number that have it as whole words, and not inside of any mention."""
+    """The number that have it as whole words, outside of all mentions."""
     log_odds: float | None
-    """Of its label, smoothed, without one document that labels it and one that does not. So the value is the same for
-    all documents that have the string, and does not tell how this one labels it. ``None`` if no document is left."""
+    """The smoothed log odds of the label, without one document that gives it and one that does not. So the value is the
+    same for all documents that have the string, and does not tell how this one labels it. ``None`` if no document is
+    left."""
 
     def to_record(self) -> dict[str, int]:
         return {"agree": self.agree, "other_label": self.other_label, "unlabelled": self.unlabelled}
@@ -56,10 +58,11 @@ class Evidence:
     """A span that is labelled or could be. Its ``score`` is out of fold, ``None`` below 0.05."""
 
     document: int
+    """The index of the document."""
     span: Span
     is_gold: bool
     in_reach: bool
-    """Whether it is a run of words that the model scores. All that are not gold are."""
+    """Whether the model scores it: it is a run of words that is not too wide. This is so for all that are not gold."""
     uses: Uses
 
 
@@ -72,8 +75,8 @@ def collect_evidence(
     """All spans of interest, and the features of each, ``[items, len(EVIDENCE)]``.
 
     These are the gold spans, the candidates, the strings that have a label elsewhere, and what an annotator could have
-    written instead of a gold span: another label, a word more or less at one end. So most are not labelled, whatever
-    their score. Labels for which a document was not annotated are left out.
+    written instead of a gold span: another label, or a word more or less at one end. So most items are not labelled.
+    Labels for which a document was not annotated are left out.
 
     Args:
         candidates: The out-of-fold candidates of each document, with scores.
@@ -143,7 +146,7 @@ def _features(items: Sequence[Evidence], expected: Sequence[bool], gold: Sequenc
     same = (start[:, None] == start) & (end[:, None] == end)
     overlap = (start[:, None] < end) & (start < end[:, None])
     np.fill_diagonal(overlap, False)
-    overlap &= has_score | np.array(expected)  # not those that are only there because of what is labelled here
+    overlap &= has_score | np.array(expected)  # the others are only there because of a gold span of this document
     columns = {
         "score": np.where(reach, score, 0),
         "no_score": ~has_score & reach,
@@ -163,7 +166,7 @@ def _log_odds(score: float) -> float:
 
 
 class _StringUses:
-    """In how many documents strings have each label, and in how many they are left unlabelled."""
+    """The number of documents in which a string has each label, and in which it has none."""
 
     def __init__(self, examples: Sequence[Example]):
         self.examples = examples
@@ -194,7 +197,7 @@ class _StringUses:
         max_width: int,
         every: Sequence[str],
     ) -> None:
-        """Count the documents that have the string of one of ``spans`` as whole words outside of all mentions."""
+        """Count the documents that have the strings of ``spans`` as whole words, outside of all mentions."""
         wanted = {e.string(start, end) for e, own in zip(self.examples, spans, strict=True) for start, end, _ in own}
         for example, of_document in zip(self.examples, words, strict=True):
             covered = sorted((start, end) for start, end, _ in example.gold_spans)

@@ -11,6 +11,7 @@ from scipy.optimize import least_squares
 from glinerko.scoring.metrics import f1_interval, micro_f1
 
 RESAMPLES = 500
+"""The number of bootstrap samples for an interval."""
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Point:
     """The mean over the folds."""
     f1: float
     f1_interval: tuple[float, float]
-    """95 %, over held-out documents."""
+    """The 95 % interval, over held-out documents."""
 
 
 @dataclass
@@ -32,15 +33,15 @@ class Forecast:
     f1: float
     low: float
     high: float
-    """95 % interval: folds, and documents within them, are resampled, and the curve is fitted again."""
+    """The 95 % interval: folds, and documents within them, are resampled, and the curve is fitted again."""
 
 
 def curve_points(sizes: Sequence[float], counts: Sequence[Sequence[np.ndarray]]) -> list[Point]:
-    """The scores by size.
+    """The score at each size.
 
     Args:
-        sizes: Mean number of training documents of each share, ascending.
-        counts: For each share, for each fold ``[documents, 3]``: true positives, predicted, gold.
+        sizes: The mean number of training documents of each share, ascending.
+        counts: For each share and each fold, ``[documents, 3]``: the numbers of true positives, predictions and gold.
     """
     pooled = [np.concatenate(folds) for folds in counts]
     return [Point(round(size), float(micro_f1(own)), f1_interval(own)) for size, own in zip(sizes, pooled, strict=True)]
@@ -71,7 +72,7 @@ def fit_power_law(sizes: Sequence[float], f1: Sequence[float]) -> np.ndarray:
 
 
 def f1_at(parameters: np.ndarray, documents: float) -> float:
-    """F1 on the curve."""
+    """The F1 of a curve of :func:`fit_power_law` at a number of documents."""
     e, b, c = parameters
     return float(1 - e - b * documents**-c)
 
@@ -79,7 +80,14 @@ def f1_at(parameters: np.ndarray, documents: float) -> float:
 def forecast(
     sizes: Sequence[float], counts: Sequence[Sequence[np.ndarray]], documents: float, since: float | None = None
 ) -> Forecast:
-    """The F1 at ``documents``, or, with ``since``, the difference from that at ``since``; see :func:`curve_points`."""
+    """The F1 at ``documents`` training documents; with ``since``, how much higher it is than at ``since`` documents.
+
+    Args:
+        sizes, counts: See :func:`curve_points`.
+
+    Raises:
+        ValueError: There are fewer than two sizes.
+    """
 
     def value(f1: Sequence[float]) -> float:
         curve = fit_power_law(sizes, f1)

@@ -1,7 +1,7 @@
-"""Which labels of a corpus are probably wrong: its out-of-fold predictions and the same strings elsewhere as evidence.
+"""Which labels of a corpus are probably wrong, by its out-of-fold predictions and the same strings elsewhere.
 
-Every gold span and every candidate span is an item. A logistic regression of "is labelled" on the evidence says how
-much each kind of evidence counts in this corpus. Where it contradicts the label, there is a finding.
+Every gold span and every span that could be one is an item. A logistic regression of "is labelled" on the evidence says
+how much each kind of evidence counts in this corpus. If it contradicts a label, there is a finding.
 """
 
 from __future__ import annotations
@@ -22,42 +22,45 @@ from glinerko.corpus.rows import Example, Offsets, Span
 from glinerko.scoring.evidence import DIRECTIONS, EVIDENCE, OF_STRINGS, Uses, collect_evidence
 
 NOISE = 0.05
-"""The share of wrong labels that is assumed before the evidence is seen: it sets how high scores are."""
+"""The share of wrong labels that is assumed before the evidence is seen. A higher one gives higher scores."""
 ROUNDS = 3
-"""How often the regression is fitted: each time without the labels that are probably wrong."""
+"""How often the regression is fitted, each time without the labels that are probably wrong."""
 NESTED = 0.02
-"""The share of gold spans that overlap others from which on this is a habit of the annotators, and no mistake."""
+"""If at least this share of gold spans overlap others, this is a habit of the annotators and no mistake."""
 
 
 class Kind(str, Enum):
-    """What is probably wrong at a place."""
+    """The kind of mistake that is probable at a place."""
 
     MISSING = "missing mention"
     UNSUPPORTED = "unsupported mention"
     OTHER_LABEL = "other label"
     OTHER_BOUNDARY = "other boundary"
     INCONSISTENT = "inconsistent string"
-    """The other documents that have the string decide: without them, there would be less than half of the doubt."""
+    """A missing or unsupported mention; more than half of the doubt comes from the same string elsewhere."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A span with what is known of it.
+    """A span with its evidence.
 
     Args:
         span: Its ``score`` is out of fold, ``None`` below 0.05.
-        probability: How often spans with this evidence are labelled.
+        probability: The share of spans with such evidence that are labelled.
+        in_reach: Whether the model scores it: it is a run of words that is not too wide.
     """
 
     span: Span
     probability: float
     uses: Uses
+    in_reach: bool
 
     def to_record(self, text: str) -> dict[str, Any]:
         """The item as it is written and shown."""
         return {
             **self.span.to_record(text),
             "score": self.span.score,
+            "in_reach": self.in_reach,
             "probability": round(self.probability, 4),
             "elsewhere": self.uses.to_record(),
         }
@@ -71,7 +74,7 @@ class Finding:
     """The index of the document."""
     kind: Kind
     score: float
-    """From 0 to 1: how sure it is that the place is not labelled as it should be."""
+    """The probability, from 0 to 1, that the place is not labelled as it should be."""
     current: tuple[Item, ...]
     proposed: tuple[Item, ...]
 
@@ -82,12 +85,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Review:
-    """All places with a doubt, the most doubtful first, and the weight of each kind of :data:`EVIDENCE`."""
+    """The findings, the most doubtful first, and the weight of each kind of :data:`EVIDENCE`."""
 
     findings: list[Finding]
     weights: dict[str, float]
-    """Of evidence divided by its standard deviation, so that weights can be compared."""
+    """The weights of the features divided by their standard deviations, so that they can be compared."""
     items: int
+    """The number of spans that were compared."""
 
 
 def review_labels(
@@ -108,7 +112,7 @@ def review_labels(
     """
     items, features = collect_evidence(examples, candidates, words, max_width)
     labelled = np.array([item.is_gold for item in items], dtype=bool)
-    # What the model cannot score is only there if it is gold: it would teach that this is a sign of gold.
+    # Spans that the model cannot score are items only if they are gold: "no score" would be learned as a sign of gold.
     fitted = np.array([item.in_reach for item in items], dtype=bool)
     if not labelled[fitted].any() or labelled[fitted].all():
         which = "no mention is a run of words" if not labelled[fitted].any() else "all candidates are labelled"
@@ -121,7 +125,8 @@ def review_labels(
     alone = judge.doubts(features, labelled).tolist()
     places: list[list[_Place]] = [[] for _ in examples]
     for each, *judged in zip(items, probabilities, doubts, alone, strict=True):
-        places[each.document].append(_Place(Item(each.span, judged[0], each.uses), each.is_gold, *judged[1:]))
+        item = Item(each.span, judged[0], each.uses, each.in_reach)
+        places[each.document].append(_Place(item, each.is_gold, *judged[1:]))
     nested = _share_nested(examples) >= NESTED
     findings = [f for document, own in enumerate(places) for f in _find(document, own, nested)]
     findings.sort(key=lambda f: (-f.score, f.document, min(item.span.key for item in (*f.current, *f.proposed))))
@@ -130,7 +135,7 @@ def review_labels(
 
 @dataclass(frozen=True)
 class _Judge:
-    """The fitted regression, for features as they are. ``scale`` is their standard deviation."""
+    """The fitted regression, for features that are not scaled. ``scale`` is their standard deviation."""
 
     weights: np.ndarray
     bias: float
@@ -139,13 +144,13 @@ class _Judge:
     """The odds of gold among the items that it was fitted to."""
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """How often items with these features are labelled."""
+        """The share of items with these features that are labelled, ``[items]``."""
         return expit(features @ self.weights + self.bias)
 
     def doubts(self, features: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-        """The probability that each label, or its absence, is wrong, if it is in :data:`NOISE` of all cases.
+        """The probability that each label, or the lack of one, is wrong, ``[items]``.
 
-        By Bayes' rule: the evidence tells how much more often it is seen of gold than of other spans.
+        By Bayes' rule, with :data:`NOISE` as the probability before the evidence is seen.
         """
         logits = features @ self.weights + self.bias
         return expit(math.log(NOISE) + np.where(labelled, math.log(self.base) - logits, logits))
@@ -166,7 +171,7 @@ def fit_logistic(
     """The weights ``[features]`` and the bias of an L2-regularised logistic regression.
 
     Args:
-        features: ``[items, features]``
+        features: ``[items, features]``.
         labelled: ``[items]``, truth values.
         directions: ``[features]``: 1 for a weight of at least 0, -1 for one of at most 0, 0 for any.
     """
@@ -189,7 +194,7 @@ class _Place:
     """An item as the search for findings sees it.
 
     Args:
-        doubt: The probability that it is labelled and should not be, or should be and is not.
+        doubt: The probability that it is labelled and should not be, or that it should be and is not.
         alone: The same without the strings in other documents.
     """
 
@@ -237,7 +242,7 @@ def _find(document: int, places: Sequence[_Place], nested: bool) -> list[Finding
 
 
 def _best_instead(place: _Place, places: Sequence[_Place], barred: Sequence[_Place]) -> list[_Place]:
-    """The span that probably stands where a gold span is wrong, if any: one that touches no span of ``barred``."""
+    """The span that is probably right where a gold span is wrong, if any; it overlaps no span of ``barred``."""
     near = [other for other in places if not other.is_gold and other.overlaps([place]) and not other.overlaps(barred)]
     best = max(near, key=lambda other: other.item.probability, default=None)
     nothing = 1 - place.item.probability - sum(other.item.probability for other in near)

@@ -11,7 +11,7 @@ from glinerko.sharing.tables import Table, plain_rows, plain_table
 from glinerko.training.trial import RunEstimate
 
 SHOWN = 20
-"""The most strings and groups that a table shows; all are in doctor.json."""
+"""The number of strings or groups that a table shows at most; doctor.json has all."""
 _STYLE = """
 body { font: 15px/1.6 system-ui, "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans KR", sans-serif; max-width: 1080px;
   margin: 0 auto; padding: 24px 16px 80px; color: #1b1f24; } h1 { font-size: 24px; }
@@ -22,7 +22,7 @@ th:first-child, td:first-child { text-align: left; white-space: pre-wrap; }
 
 
 def diagnosis_tables(diagnosis: Diagnosis) -> list[Table]:
-    """The findings that need no model."""
+    """The tables of a diagnosis; a table without a finding is left out."""
     return [
         _overview(diagnosis),
         _balance(diagnosis),
@@ -54,7 +54,7 @@ def _balance(diagnosis: Diagnosis) -> Table:
 
 
 def _disagreements(diagnosis: Diagnosis) -> Table:
-    """The strings, and how many documents read them in each way."""
+    """The strings, and the number of documents with each way to label them."""
     found = diagnosis.disagreements
     doubtful = sum(use.doubtful for use in found)
     title = f"{len(found):,} strings are not labelled the same everywhere: look at {doubtful:,} documents or more"
@@ -104,7 +104,7 @@ def estimate_table(estimate: RunEstimate) -> Table:
 
 
 def tables_page(title: str, tables: Sequence[Table]) -> str:
-    """One HTML page with these tables; it loads nothing."""
+    """One HTML page with these tables. It loads nothing from other files or the web."""
     parts = []
     for table in tables:
         headers, *rows = plain_rows(table)

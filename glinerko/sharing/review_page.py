@@ -16,21 +16,29 @@ CONTEXT = 80
 
 
 def render_review(
-    title: str, findings: Sequence[Finding], examples: Sequence[Example], digests: Mapping[str, str]
+    title: str,
+    findings: Sequence[Finding],
+    examples: Sequence[Example],
+    places: Sequence[str],
+    digests: Mapping[str, str],
 ) -> str:
-    """The page. It holds texts of the documents, so only people who may read them may see it.
+    """The page as HTML. It shows texts of the documents: only people who may read these may see it.
 
     Args:
         title: The name of the corpus.
-        findings: The number of a finding is its place in this order, from 1.
-        digests: What each saved decision has, so that it is applied only to what it was made for; see
+        findings: The first one has the number 1.
+        places: Where the document of each finding stands in the file of the corpus: ``line 3``.
+        digests: SHA-256 of the files that a decision is about; each saved decision has them. See
             :func:`glinerko.corpus.corrections.read_decisions`.
     """
     templates = Environment(loader=PackageLoader("glinerko", "sharing/templates"), autoescape=True)
     return templates.get_template("review.html").render(
         title=title,
         digests=dict(digests),
-        findings=[_entry(finding, examples[finding.document]) for finding in findings],
+        findings=[
+            {"place": place, **_entry(finding, examples[finding.document])}
+            for finding, place in zip(findings, places, strict=True)
+        ],
         kinds=sorted({finding.kind.value for finding in findings}),
         labels=sorted({label for finding in findings for label in finding.labels}),
     )
@@ -53,7 +61,7 @@ def _entry(finding: Finding, example: Example) -> dict[str, Any]:
 
 
 def _pieces(text: str, start: int, end: int, items: Sequence[Item]) -> list[tuple[str, str]]:
-    """The text from ``start`` to ``end`` in pieces with the labels that each has."""
+    """The text from ``start`` to ``end`` in pieces, each with its labels (none: an empty string)."""
     bounds = sorted({start, end} | {bound for item in items for bound in (item.span.start, item.span.end)})
     return [
         (text[first:last], " + ".join(i.span.label for i in items if i.span.start <= first and last <= i.span.end))
@@ -64,7 +72,8 @@ def _pieces(text: str, start: int, end: int, items: Sequence[Item]) -> list[tupl
 def _explain(item: Item, text: str) -> str:
     """The evidence for a span in words."""
     span, uses = item.span, item.uses
-    score = "below 0.05" if span.score is None else f"{span.score:.2f}"
+    none = "below 0.05" if item.in_reach else "none (not a run of words that models score)"
+    score = none if span.score is None else f"{span.score:.2f}"
     elsewhere = {"the same label": uses.agree, "another label": uses.other_label, "no label": uses.unlabelled}
     counts = ", ".join(
         f"{name} in {count:,} other document{'s' if count > 1 else ''}" for name, count in elsewhere.items() if count

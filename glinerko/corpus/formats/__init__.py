@@ -8,7 +8,7 @@ from typing import Any
 
 from glinerko.corpus.formats import brat, columns, json_tools, label_studio, spacy_docs, tables
 from glinerko.corpus.formats.documents import Document, FormatOptions
-from glinerko.corpus.formats.sources import Record, Source, look_into
+from glinerko.corpus.formats.sources import TELLING, Record, Source, look_into
 from glinerko.corpus.formats.writing import DoccanoWriter, RowWriter, Writer
 
 
@@ -20,10 +20,10 @@ class Format:
         suffixes: The ends of the names of its files in a directory.
         records: The records of a file, with their places.
         parse: A record as a document; raises ``ValueError`` or ``DataError`` if it is malformed, and ``LeftOut``.
-        recognise: Whether one of the first JSON objects of a file (``by_line`` false) or its first lines are of it.
-        writer: How it is written, if it is.
+        recognise: Whether a JSON object, or with ``by_line`` the first lines of a file, have this format.
+        writer: What writes it; ``None`` if it is only read.
         one_label_set: Whether every document of a project is annotated for all labels that the project uses.
-        note: What the user should know of every text of this format.
+        note: What the user should know of all texts of this format.
     """
 
     suffixes: tuple[str, ...]
@@ -96,7 +96,7 @@ WRITABLE = tuple(name for name, each in FORMATS.items() if each.writer)
 
 
 def recognise(source: Source) -> str | None:
-    """The name of the format of a file, or nothing.
+    """The name of the format of a file; ``None`` if it has none of :data:`FORMATS`.
 
     Raises:
         DataError: The file cannot be read.
@@ -104,12 +104,12 @@ def recognise(source: Source) -> str | None:
     if tables.is_dataset(source.path):
         return "kbmc"
     suffix = source.path.suffix.lower()
-    for name, only in (("brat", ".ann"), ("spacy", ".spacy"), ("kbmc", ".parquet"), ("table", ".xlsx")):
-        if suffix == only:
-            return name
-    content = look_into(source)
-    if any(isinstance(each, dict) for each in content):
-        named = ((name, each) for each in content for name, f in FORMATS.items() if not f.by_line and f.recognise(each))
-        return next((name for name, _ in named), None)
-    fitting = (n for n, f in FORMATS.items() if f.by_line and (n != "table" or suffix in f.suffixes))
-    return next((name for name in fitting if FORMATS[name].recognise(content)), None)
+    if suffix in TELLING:
+        return next(name for name, each in FORMATS.items() if suffix in each.suffixes)
+    lines, objects = look_into(source)
+    for sample in [lines] if lines else objects:
+        for name, each in FORMATS.items():
+            may_be = name != "table" or suffix in each.suffixes  # any line with a comma could begin a table
+            if may_be and each.by_line == bool(lines) and each.recognise(sample):
+                return name
+    return None

@@ -40,7 +40,7 @@ def parse_pair(raw: tuple[str, list[tuple[int, str]]], options: FormatOptions, s
             raise ValueError(f"line {number}: expected T1<TAB>label start end<TAB>text")
         label, offsets, surface = match.groups()
         parts = [tuple(map(int, part.split())) for part in offsets.split(";")]
-        start, end = parts[0][0], parts[-1][1]
+        start, end = min(first for first, _ in parts), max(last for _, last in parts)
         if len(parts) > 1:
             if options.on_discontinuous == "raise":
                 raise ValueError(

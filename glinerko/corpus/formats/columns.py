@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 from glinerko.corpus.formats.documents import Annotation, Document, FormatOptions
@@ -29,20 +29,16 @@ def _unescape(text: str) -> str:
     return re.sub(r"\\.", lambda match: back.get(match.group(), match.group()), text)
 
 
-def is_klue(raw: Sequence[Any]) -> bool:
-    """Whether lines begin as KLUE-NER does: a header, then characters."""
-    body = [line for line in raw if isinstance(line, str) and not line.startswith("## ") and line]
-    return any(map(_KLUE_HEADER.match, filter(_is_text, raw))) and all(re.fullmatch(r"(?s).\t\S+.*", x) for x in body)
+def is_klue(lines: Sequence[str]) -> bool:
+    """Whether the first lines of a file are those of KLUE-NER: a header, then a character and its tag a line."""
+    body = (line for line in lines if line and not line.startswith("## "))
+    return any(map(_KLUE_HEADER.match, lines)) and all(re.fullmatch(r"(?s).\t\S+.*", line) for line in body)
 
 
-def is_conll(raw: Sequence[Any]) -> bool:
-    """Whether the first line of a sentence ends in a tag."""
-    lines = [line for line in filter(_is_text, raw) if line.strip() and not _is_comment(line)]
-    return bool(lines) and len(_split(lines[0])) > 1 and is_tag(_split(lines[0])[-1])
-
-
-def _is_text(line: Any) -> bool:
-    return isinstance(line, str)
+def is_conll(lines: Sequence[str]) -> bool:
+    """Whether the first line of a file that is no comment is a word and a tag."""
+    first = _split(next((line for line in lines if line.strip() and not _is_comment(line)), ""))
+    return len(first) > 1 and is_tag(first[-1])
 
 
 def _split(line: str) -> list[str]:
@@ -54,11 +50,11 @@ def _is_comment(line: str) -> bool:
 
 
 def read_blocks(source: Source, options: FormatOptions) -> Iterator[Record]:
-    """The numbered lines between two blank lines."""
+    """The sentences: the numbered lines ``(number, line)`` between two blank lines."""
     for blank, block in groupby(source.lines(), key=lambda line: not line[1].strip()):
         if not blank:
             lines = list(block)
-            yield f"line {lines[0][0]}", lines
+            yield f"sentence at line {lines[0][0]}", lines
 
 
 def read_sentences(source: Source, options: FormatOptions) -> Iterator[Record]:
@@ -81,7 +77,7 @@ def parse_sentence(
     """A sentence whose words are joined by single spaces, unless a column says otherwise as in CoNLL-U.
 
     Raises:
-        ValueError: A line has no word, or no tag in its last column, or Label Studio wrote it.
+        ValueError: A line has no word or no tag in its last column, or the file is Label Studio's CONLL export.
     """
     identifier, lines = raw
     text, spans = "", []
@@ -102,14 +98,14 @@ def parse_sentence(
 
 
 def _spaces(column: str) -> tuple[str, str | None]:
-    """The white space before and after a word; after it nothing if the column does not say."""
+    """The white space before and after a word by its column of features; ``None`` if the column does not say."""
     features = dict(part.split("=", 1) for part in column.split("|") if "=" in part)
     after = "" if features.get("SpaceAfter") == "No" else features.get("SpacesAfter")
     return _unescape(features.get("SpacesBefore", "")), after if after is None else _unescape(after)
 
 
 class ConllWriter(Writer):
-    """Three columns: word, the white space after it as in CoNLL-U, and a BIO tag; the words of a word splitter."""
+    """Three columns: a word of a word splitter, the white space after it as in CoNLL-U, and a BIO tag."""
 
     def start(self) -> None:
         self.splitter = load_word_splitter(self.options.word_splitter)
@@ -142,7 +138,7 @@ def parse_klue(raw: list[tuple[int, str]], options: FormatOptions, source: Sourc
     """A sentence of KLUE-NER. Its text is its characters; the header gives its id.
 
     Raises:
-        ValueError: A line is no character with a tag.
+        ValueError: A line is not a character and a tag.
     """
     headers = [_KLUE_HEADER.match(line) for _, line in raw if line.startswith("## ")]
     identifier = next((_unescape(match[1]) for match in reversed(headers) if match), None)
@@ -155,16 +151,14 @@ def parse_klue(raw: list[tuple[int, str]], options: FormatOptions, source: Sourc
             raise ValueError(f"line {number}: expected CHARACTER<TAB>TAG")
         characters.append(character)
         tags.append(tag)
-    starts = [0]
-    for character in characters:
-        starts.append(starts[-1] + len(character))
+    starts = [0, *accumulate(map(len, characters))]
     runs, begun = decode_tags(tags)
     annotations = [Annotation(label, starts[first], starts[behind]) for first, behind, label in runs]
     return Document("".join(characters), annotations, identifier, remarks=+Counter({BEGUN: begun}))
 
 
 class KlueWriter(Writer):
-    """A header with the id and the marked sentence, then a character and its tag a line."""
+    """A header with the id and the marked sentence, then a line with a character and its tag."""
 
     def add(self, row: Mapping[str, Any], predicted: bool) -> Counter[str]:
         text = row["text"]

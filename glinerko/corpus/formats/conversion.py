@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -57,8 +57,8 @@ class Account:
         return map(asdict, self.entries)
 
 
-def find_sources(inputs: Sequence[str], suffixes: Sequence[str], account: Account) -> Iterator[tuple[Source, bool]]:
-    """The files to read, in order, each once, and whether the user named it (and not only its directory).
+def find_sources(inputs: Sequence[str], suffixes: Collection[str], account: Account) -> Iterator[tuple[Source, bool]]:
+    """The files to read, in order, each once, and whether the user named the file itself, or only its directory.
 
     The text files of brat are read with their annotations. In a directory, hidden files and files of other suffixes are
     left out.
@@ -66,12 +66,12 @@ def find_sources(inputs: Sequence[str], suffixes: Sequence[str], account: Accoun
     Raises:
         DataError: There is no such file or directory.
     """
-    seen = set()
+    seen: set[Path] = set()
     for name in inputs:
         top = Path(name)
         if not top.exists():
             raise DataError(f"{name}: no such file or directory")
-        for path in _expand(top):
+        for path in _expand(top, seen):
             if path.suffix.lower() == ".txt" and ".ann" in suffixes and path.with_suffix(".ann").is_file():
                 if top.is_dir():
                     continue
@@ -87,18 +87,20 @@ def find_sources(inputs: Sequence[str], suffixes: Sequence[str], account: Accoun
             yield Source(path, stem, account.encodings), named
 
 
-def _expand(path: Path) -> Iterator[Path]:
+def _expand(path: Path, seen: set[Path]) -> Iterator[Path]:
+    """The files and data sets of a directory, or the file itself. Directories in ``seen`` are not entered again."""
     if path.is_file() or is_dataset(path):
         yield path
-    elif path.is_dir():
+    elif path.is_dir() and path.resolve() not in seen:  # a link may lead back to a directory above it
+        seen.add(path.resolve())
         for child in sorted(path.iterdir()):
             if not child.name.startswith("."):
-                yield from _expand(child)
+                yield from _expand(child, seen)
 
 
 @dataclass
 class Reading:
-    """How a format is read: its functions, as in ``Format``, and what the user chose."""
+    """How a format is read: its functions, as in ``Format``, and the options of the user."""
 
     records: Callable[[Source, FormatOptions], Iterator[tuple[str, Any]]]
     parse: Callable[[Any, FormatOptions, Source], Document]
@@ -110,10 +112,10 @@ class Reading:
         """The place and the row of each document, and whether a model annotated it.
 
         Raises:
-            DataError: A record is malformed and must not be skipped; or what comes after it cannot be read.
+            DataError: A record is malformed and bad ones are not skipped, or the rest of the file cannot be read.
         """
+        file, number = str(source.path), 0
         for number, (place, raw) in enumerate(self.records(source, self.options), 1):
-            file = str(source.path)
             try:
                 if isinstance(raw, Exception):
                     raise raw
@@ -133,6 +135,8 @@ class Reading:
             for remark, count in document.remarks.items():
                 account.entries.append(Entry("noticed", remark, file, row["id"], count))
             yield place, row, document.predicted
+        if number == 0:
+            account.entries.append(Entry("left out", "file without a record", file, "the file"))
 
 
 def convert(
@@ -142,7 +146,7 @@ def convert(
     labels: Sequence[str],
     skip_bad: bool,
 ) -> Writer:
-    """Write rows, after all of them are read: only then it is known for which labels they were annotated.
+    """Write rows after all of them are read: only then is it known for which labels they were annotated.
 
     Args:
         rows: File, place and row of each document, whether a model annotated it, and whether it was annotated for all
@@ -183,10 +187,18 @@ def convert(
 
 
 def _spool(rows: Iterable[tuple], spool: TextIO, account: Account) -> tuple[list[str], list[str]]:
-    """Keep the rows in a file. Returns the labels of those that share their labels, and the labels of all."""
+    """Keep the rows in a file.
+
+    Returns:
+        The labels of the documents that are annotated for the same labels, and the labels of all documents.
+    """
     shared: dict[str, None] = {}
     every: dict[str, None] = {}
+    ids: set[str] = set()
     for file, place, row, predicted, is_closed in rows:
+        if row["id"] in ids:
+            account.entries.append(Entry("noticed", "document with the id of an earlier one", file, row["id"]))
+        ids.add(row["id"])
         every.update(dict.fromkeys((*row.get("entity_descriptions", ()), *row["entities"])))
         if is_closed:
             shared.update(dict.fromkeys(row["entities"]))

@@ -15,7 +15,7 @@ from glinerko.corpus.words import word_splitter_names
 
 @dataclass
 class FormatOptions:
-    """What formats can be told; each option names those that use it."""
+    """Options of formats. The help of each names the formats that use it, if not all do."""
 
     text_column: str | None = option(None, "key or column of the text (default: text, or the only one that is a text)")
     spans_key: str | None = option(None, "key of doc.spans to read besides doc.ents, or to write instead (spacy)")
@@ -28,7 +28,7 @@ class FormatOptions:
 
 
 class LeftOut(Exception):
-    """A record that is no gold by the decision of its annotator; it is counted, and never an error."""
+    """A record that its annotator did not finish or did not accept: it is counted, and is no error."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Annotation:
         score: A probability, if it was predicted.
 
     Raises:
-        ValueError: One of them has another type, or the stretch is empty.
+        ValueError: A field has another type, the stretch is empty, or the score is no probability.
     """
 
     label: str
@@ -55,8 +55,8 @@ class Annotation:
             raise ValueError("a label must be a string")
         if self.text is not None and not isinstance(self.text, str):
             raise ValueError(f"the text of a mention of {self.label!r} must be a string")
-        if self.score is not None and not isinstance(self.score, int | float):
-            raise ValueError(f"the score of a mention of {self.label!r} must be a number")
+        if self.score is not None and not (type(self.score) in (int, float) and 0 <= self.score <= 1):
+            raise ValueError(f"the score of a mention of {self.label!r} must be a number from 0 to 1")
         if self.start is None and self.end is None and self.text is not None:
             if not self.text.strip():
                 raise ValueError(f"a mention of {self.label!r} is empty")
@@ -64,7 +64,8 @@ class Annotation:
         if type(self.start) is not int or type(self.end) is not int:
             raise ValueError(f"the offsets of a mention of {self.label!r} must be whole numbers")
         if not 0 <= self.start < self.end:
-            raise ValueError(f"a mention of {self.label!r} is empty: offsets [{self.start}, {self.end})")
+            why = "is empty" if self.start >= self.end else "begins before its text"
+            raise ValueError(f"a mention of {self.label!r} {why}: offsets [{self.start}, {self.end})")
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Document:
     Args:
         labels: Labels that it was annotated for, besides those of its annotations.
         predicted: Whether a model annotated it.
-        remarks: What the user should know of it: how many mentions, by a phrase.
+        remarks: What the user should know of it: the number of mentions for each phrase.
     """
 
     text: str
@@ -142,35 +143,40 @@ def _mentions(text: str, annotation: Annotation) -> list[dict[str, Any] | str]:
 
 
 def pick_text(fields: Mapping[str, Any], name: str | None, usual: Iterable[str] = ("text",)) -> str:
-    """The text among ``fields``: the one called ``name``, or as usual, or the only string.
+    """The text among ``fields``: that of the key ``name``, or of a usual key, or the only string.
 
     Raises:
-        ValueError: There is none, or it cannot be told which.
+        ValueError: There is no text, or several could be it.
     """
     strings = [key for key, value in fields.items() if isinstance(value, str)]
     if name is None:
         name = next((key for key in usual if key in strings), strings[0] if len(strings) == 1 else None)
         if name is None:
-            found = f"which of {', '.join(strings)} is the text?" if strings else "no text:"
-            raise ValueError(f"{found} --text_column names it")
+            question = f"which of {', '.join(strings)} is the text?" if strings else "no text:"
+            raise ValueError(f"{question} --text_column names it")
     if name not in strings:
-        raise ValueError(f"{name!r} is no text; there are {', '.join(strings) or 'none'}: --text_column names it")
+        raise ValueError(f"{name!r} is no text; the texts are {', '.join(strings) or 'none'}: --text_column names it")
     return fields[name]
 
 
 def objects(values: Any, key: str) -> list[Mapping[str, Any]]:
-    """``values``, which must be a list of objects; ``None`` is an empty one.
+    """``values``, which must be a list of objects; ``None`` counts as an empty list.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is something else.
     """
     if values is not None and not (isinstance(values, list) and all(isinstance(each, Mapping) for each in values)):
         raise ValueError(f"{key!r} must be a list of objects")
     return values or []
 
 
+def own_id(raw: Mapping[str, Any]) -> str | None:
+    """The id of a record as a string, if it has one that is not empty."""
+    return None if raw.get("id") in (None, "") else str(raw["id"])
+
+
 def one_answer(answers: Sequence[Sequence[Annotation]]) -> Sequence[Annotation]:
-    """What all annotators of a document agree on.
+    """The annotations that all annotators of a document agree on.
 
     Raises:
         ValueError: They do not agree.

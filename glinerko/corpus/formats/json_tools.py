@@ -1,4 +1,4 @@
-"""Records in JSON: doccano, Prodigy, Argilla, GLiNER v1, and what this project writes."""
+"""Records in JSON: doccano, Prodigy, Argilla, GLiNER v1, rows and predictions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from glinerko.corpus.corrections import body_key
 from glinerko.corpus.formats.documents import (
     Annotation,
     Document,
@@ -17,6 +18,7 @@ from glinerko.corpus.formats.documents import (
     LeftOut,
     objects,
     one_answer,
+    own_id,
     pick_text,
 )
 from glinerko.corpus.formats.sources import Record, Source, json_records
@@ -31,10 +33,6 @@ def _object(raw: Any, *keys: str) -> Mapping:
     if not isinstance(raw, Mapping) or not all(key in raw for key in keys):
         raise ValueError(f"expected an object with {' and '.join(map(repr, keys)) or 'a text'}")
     return raw
-
-
-def _id(raw: Mapping) -> str | None:
-    return None if raw.get("id") is None else str(raw["id"])
 
 
 def is_doccano(raw: Any) -> bool:
@@ -66,7 +64,7 @@ def parse_doccano(raw: Any, options: FormatOptions, source: Source) -> Document:
         )
     remarks = Counter({"relation": len(objects(raw.get("relations"), "relations"))})
     annotations = [Annotation(label, start, end) for start, end, label in found]
-    return Document(pick_text(raw, options.text_column, ("text", "data")), annotations, _id(raw), remarks=+remarks)
+    return Document(pick_text(raw, options.text_column, ("text", "data")), annotations, own_id(raw), remarks=+remarks)
 
 
 def is_prodigy(raw: Any) -> bool:
@@ -93,7 +91,7 @@ def parse_prodigy(raw: Any, options: FormatOptions, source: Source) -> Document:
     ]
     meta = raw.get("meta") if isinstance(raw.get("meta"), Mapping) else {}
     remarks = +Counter({"relation": len(objects(raw.get("relations"), "relations"))})
-    return Document(pick_text(raw, options.text_column), annotations, _id(raw) or _id(meta), remarks=remarks)
+    return Document(pick_text(raw, options.text_column), annotations, own_id(raw) or own_id(meta), remarks=remarks)
 
 
 def is_argilla(raw: Any) -> bool:
@@ -114,7 +112,7 @@ def parse_argilla(raw: Any, options: FormatOptions, source: Source) -> Document:
     if "annotation" in raw:
         if raw.get("status") == "Discarded" or raw["annotation"] is None:
             raise LeftOut("record that is discarded or not annotated")
-        return Document(pick_text(raw, options.text_column), _argilla_spans(raw["annotation"]), _id(raw))
+        return Document(pick_text(raw, options.text_column), _argilla_spans(raw["annotation"]), own_id(raw))
     responses, answers = raw.get("responses"), []
     if isinstance(responses, Mapping):  # question: [{"value", "user_id"}]
         for values in responses.values():
@@ -128,7 +126,7 @@ def parse_argilla(raw: Any, options: FormatOptions, source: Source) -> Document:
         raise LeftOut("record without a submitted response to a span question")
     text = pick_text(_object(raw.get("fields")), options.text_column)
     labels = _argilla_labels(source.path.parent / ".argilla" / "settings.json")
-    return Document(text, one_answer(list(map(_argilla_spans, kept))), _id(raw), labels)
+    return Document(text, one_answer(list(map(_argilla_spans, kept))), own_id(raw), labels)
 
 
 def _is_spans(value: Any) -> bool:
@@ -147,7 +145,7 @@ def _argilla_spans(values: Any) -> list[Annotation]:
 
 @lru_cache(maxsize=8)
 def _argilla_labels(settings: Path) -> tuple[str, ...]:
-    """The labels of the span questions in the settings that ``Dataset.to_disk`` writes."""
+    """The labels of the span questions in the settings that ``Dataset.to_disk`` writes; none without this file."""
     try:
         questions = json.loads(settings.read_text(encoding="utf-8"))["questions"]
         spans = [each["settings"]["options"] for each in questions if each["settings"]["type"] == "span"]
@@ -177,7 +175,7 @@ def parse_gliner(raw: Any, options: FormatOptions, source: Source) -> Document:
             raise ValueError(f"'ner' names tokens {first} to {last}, of {len(tokens)} tokens")
         annotations.append(Annotation(label, starts[first], starts[last] + len(tokens[last])))
     labels = [*_strings(raw, "ner_labels"), *_strings(raw, "ner_negatives")]
-    return Document(" ".join(tokens), annotations, _id(raw), list(dict.fromkeys(labels)))
+    return Document(" ".join(tokens), annotations, own_id(raw), list(dict.fromkeys(labels)))
 
 
 def _strings(raw: Mapping, key: str) -> list[str]:
@@ -198,17 +196,13 @@ def parse_gliner2(raw: Any, options: FormatOptions, source: Source) -> Document:
     Raises:
         DataError, ValueError: See :func:`glinerko.corpus.rows.parse_row`.
     """
-    key = None
-    if isinstance(raw, Mapping) and raw.get("input") is not None and raw.get("output") is not None:
-        key = "output"
-    elif isinstance(raw, Mapping) and raw.get("entities") is None and raw.get("schema") is not None:
-        key = "schema"
+    key = body_key(raw) if isinstance(raw, Mapping) else None
     body = raw[key] if key else raw
     entities = body.get("entities") if isinstance(body, Mapping) else None
     if not isinstance(entities, Mapping):
         parse_row(raw, "")
         raise ValueError("expected 'entities': {label: [mention, ...]}")
-    blank = {**body, "entities": dict.fromkeys(entities, ())}  # mentions are checked, and repaired, later
+    blank = {**body, "entities": dict.fromkeys(entities, ())}  # mentions are repaired and checked later
     row = parse_row({**raw, key: blank} if key else blank, "")
     annotations = []
     for label, mentions in entities.items():
@@ -217,9 +211,10 @@ def parse_gliner2(raw: Any, options: FormatOptions, source: Source) -> Document:
         for each in mentions or ():
             if isinstance(each, str):
                 annotations.append(Annotation(label, None, None, each))
-            else:
-                _object(each, "text", "start", "end")
+            elif isinstance(each, Mapping) and {"text", "start", "end"} <= each.keys():
                 annotations.append(Annotation(label, each["start"], each["end"], each["text"], each.get("score")))
+            else:
+                raise ValueError(f"a mention of {label!r} must be a string or an object with 'text', 'start' and 'end'")
     descriptions = {each["label"]: each["description"] for each in row["descriptions"]}
     remarks = Counter({f"document with the unused key {key}": 1 for key in row["unused"]})
     return Document(row["text"], annotations, row["id"] or None, row["labels"], descriptions, remarks=remarks)
@@ -237,7 +232,7 @@ def is_prediction(raw: Any) -> bool:
 
 
 def parse_prediction(raw: Any, options: FormatOptions, source: Source) -> Document:
-    """What a model found, with scores.
+    """A document with predicted mentions and their scores.
 
     Raises:
         ValueError: It is malformed.
@@ -246,4 +241,4 @@ def parse_prediction(raw: Any, options: FormatOptions, source: Source) -> Docume
         Annotation(e.get("label"), e.get("start"), e.get("end"), e.get("text"), e.get("score"))
         for e in objects(_object(raw, "text", "entities")["entities"], "entities")
     ]
-    return Document(pick_text(raw, options.text_column), annotations, _id(raw), predicted=True)
+    return Document(pick_text(raw, options.text_column), annotations, own_id(raw), predicted=True)

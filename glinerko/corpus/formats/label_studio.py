@@ -18,6 +18,7 @@ from glinerko.corpus.formats.documents import (
     LeftOut,
     objects,
     one_answer,
+    own_id,
     pick_text,
 )
 from glinerko.corpus.formats.sources import Record, Source, json_records
@@ -36,7 +37,7 @@ def is_label_studio(raw: Any) -> bool:
 
 
 def read_tasks(source: Source, options: FormatOptions) -> Iterator[Record]:
-    """The tasks. JSON-MIN has one record for each annotation: those of one task come together, at the end."""
+    """The tasks. JSON-MIN has one record for each annotation: the records of a task are given together, at the end."""
     groups: dict[Any, list[Mapping]] = {}
     for place, raw in json_records(source):
         if isinstance(raw, Mapping) and "data" not in raw and "annotation_id" in raw:
@@ -48,7 +49,7 @@ def read_tasks(source: Source, options: FormatOptions) -> Iterator[Record]:
 
 
 def parse_task(raw: Any, options: FormatOptions, source: Source) -> Document:
-    """A task with the annotation that is ground truth, or that all its annotators agree on.
+    """A task with its ground truth, or with what all its annotators agree on.
 
     Raises:
         LeftOut: Nobody annotated it.
@@ -65,9 +66,8 @@ def parse_task(raw: Any, options: FormatOptions, source: Source) -> Document:
         raise LeftOut("task that is not annotated, or was skipped")
     remarks: Counter[str] = Counter()
     answers = [_parse_results(each.get("result"), remarks) for each in kept]
-    identifier = data.get("id", raw.get("id"))
-    identifier = None if identifier is None else str(identifier)
-    return Document(pick_text(data, options.text_column), one_answer(answers), identifier, remarks=remarks)
+    text = pick_text(data, options.text_column)
+    return Document(text, one_answer(answers), own_id(data) or own_id(raw), remarks=remarks)
 
 
 def _parse_results(results: Any, remarks: Counter[str]) -> list[Annotation]:
@@ -87,8 +87,8 @@ def _parse_value(value: Mapping) -> list[Annotation]:
     if "globalOffsets" in value:
         raise ValueError("annotated as HyperText: offsets into HTML are no offsets into a text: use a Text tag")
     labels = value.get("labels")
-    if not isinstance(labels, list):
-        raise ValueError("a mention without 'labels'")
+    if not isinstance(labels, list) or not labels:
+        raise ValueError("a mention has no 'labels': label it in the tool, or delete it")
     return [Annotation(label, value.get("start"), value.get("end"), value.get("text")) for label in labels]
 
 
@@ -98,15 +98,17 @@ def _parse_min(group: Sequence[Mapping], options: FormatOptions) -> Document:
     for record in group:
         values = [v for v in record.values() if isinstance(v, list) and all(isinstance(each, Mapping) for each in v)]
         answers.append([a for v in values for each in v if "labels" in each for a in _parse_value(each)])
-    identifier = None if group[0].get("id") is None else str(group[0]["id"])
-    return Document(pick_text(fields, options.text_column), one_answer(answers), identifier)
+    return Document(pick_text(fields, options.text_column), one_answer(answers), own_id(group[0]))
 
 
 class TaskWriter(Writer):
-    """Tasks to import: gold as annotations, what a model predicted as predictions with their scores.
+    """Tasks to import: gold as annotations, and predicted mentions as predictions with their scores.
 
-    The ids are kept in the data of the tasks. The labelling interface that fits is written beside.
+    The ids are kept in the data of the tasks. The labelling interface is written to a file of its own. The score of a
+    prediction is that of its row, or the mean of the scores of its mentions.
     """
+
+    suffixes = (".config.xml",)
 
     def start(self) -> None:
         self.file.write("[")
@@ -121,7 +123,8 @@ class TaskWriter(Writer):
             results.append({**about, "value": value, **score})
         answer: dict[str, Any] = {"result": results}
         if predicted:
-            answer |= {"model_version": "glinerko", "score": sum(scores) / len(scores) if scores else 0.0}
+            score = row.get("score", sum(scores) / max(len(scores), 1))
+            answer |= {"model_version": "glinerko", "score": score}
         task = {"data": {"id": row["id"], "text": row["text"]}, "predictions" if predicted else "annotations": [answer]}
         self.file.write(f"{',' if self.written else ''}\n{json.dumps(task, ensure_ascii=False)}")
         return self.without_offsets(row)
@@ -129,7 +132,7 @@ class TaskWriter(Writer):
     def finish(self) -> None:
         self.file.write("\n]\n")
         labels = "\n".join(f"    <Label value={quoteattr(label)}/>" for label in self.labels)
-        self.beside[".config.xml"] = (
+        self.beside[self.suffixes[0]] = (
             f'<View>\n  <Labels name="label" toName="text">\n{labels}\n  </Labels>\n'
             '  <Text name="text" value="$text"/>\n</View>\n'
         )

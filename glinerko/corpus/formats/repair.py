@@ -1,4 +1,7 @@
-"""Offsets that count another form of the text than the export holds. A mention's own surface proves which one."""
+"""Offsets that were counted in another form of the text than the export has.
+
+The surface of each mention, its own text in the export, proves which form that was.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,19 @@ from dataclasses import replace
 from glinerko.corpus.formats.documents import Annotation
 
 LOST = "white space lost by the export"
-"""The repair of offsets that count white space, or a byte order mark, that the text does not have any more."""
+"""The repair of offsets that count white space, or a byte order mark, which the export removed from the text."""
 Pieces = Iterator[tuple[str, str]]
 """A text in pieces: each as the export has it, and as it was counted."""
 
 
 def repair_offsets(text: str, annotations: Sequence[Annotation]) -> tuple[list[Annotation], str | None]:
-    """The annotations with offsets into ``text``, and the kind of repair that was needed.
+    """The annotations with offsets into ``text``, and the kind of repair (``None``: none was needed).
 
-    Nothing is changed where all surfaces stand at their offsets, or where the export keeps no surfaces. Otherwise there
-    must be one way of counting by which every mention of the document has its surface.
+    Nothing is changed if all surfaces stand at their offsets, or if the export has no surfaces. Otherwise there must be
+    one way of counting for which every mention of the document has its surface.
 
     Raises:
-        ValueError: There is none, or two of them lead to different places.
+        ValueError: There is none, or several that lead to different places.
     """
     placed = [each for each in annotations if each.start is not None]
     wrong = [a for a in placed if a.text is not None and not same(text[a.start : a.end], a.text)]
@@ -33,10 +36,10 @@ def repair_offsets(text: str, annotations: Sequence[Annotation]) -> tuple[list[A
     if any(each.text is None for each in placed):
         raise ValueError(f"{what}, and other mentions have no text to prove a repair: export again")
     found: dict[tuple[tuple[int, int], ...], str] = {}
-    for form, pieces in FORMS.items():
+    for form, cut in FORMS.items():
+        pieces = list(cut(text))
         for unit, size in UNITS.items():
-            spans = _fit(text, placed, list(pieces(text)), size)
-            if spans:
+            if spans := _fit(text, placed, pieces, size):
                 found.setdefault(spans, " and ".join(filter(None, (form, unit))))
     if not found and (spans := _fit_stretched(text, placed)):
         found[spans] = LOST
@@ -67,14 +70,24 @@ def _each(text: str, counted: Callable[[str], str]) -> Pieces:
 
 
 def _matches(pattern: str, counted: Callable[[str], str]) -> Callable[[str], Pieces]:
-    """Pieces that match are counted in another form, all others as they are."""
+    """Pieces that match are counted in another form, all other characters as they are."""
     return lambda text: (
         (match.group(), counted(match.group()) if match.lastgroup else match.group())
         for match in re.finditer(f"(?P<found>{pattern})|.", text, re.DOTALL)
     )
 
 
-# A starter with what may compose with it, as in `matching.compose`.
+_collapse = _matches(r"\s+", lambda _: " ")
+
+
+def _collapse_and_strip(text: str) -> Pieces:
+    start, end = len(text) - len(text.lstrip()), len(text.rstrip())
+    yield text[:start], ""
+    yield from _collapse(text[start:end])
+    yield text[end:], ""
+
+
+# A character and the characters that may compose with it, as in `matching.compose`.
 _CLUSTER = r"[^\u1160-\u11ff\u0300-\u036f\u3099\u309a][\u1160-\u11ff\u0300-\u036f\u3099\u309a]+"
 FORMS: dict[str, Callable[[str], Pieces]] = {
     "": lambda text: _each(text, str),
@@ -85,29 +98,26 @@ FORMS: dict[str, Callable[[str], Pieces]] = {
     "HTML unescaped": _matches(r"&(?:#\d+|#[xX][0-9a-fA-F]+|\w+);", html.unescape),
     "HTML escaped": lambda text: _each(text, lambda character: html.escape(character, quote=False)),
     "HTML with quotes escaped": lambda text: _each(text, html.escape),
-    "white space collapsed": _matches(r"\s+", lambda _: " "),
-    "white space collapsed and stripped": lambda text: _stripped(text),  # defined below
+    "white space collapsed": _collapse,
+    "white space collapsed and stripped": _collapse_and_strip,
 }
-"""Forms of the text that may have been counted, the simplest first."""
+"""The forms of a text that may have been counted, the simplest first."""
 UNITS: dict[str, Callable[[str], int]] = {
     "": len,
     "UTF-16 units": lambda text: len(text.encode("utf-16-le", "surrogatepass")) // 2,
     "UTF-8 bytes": lambda text: len(text.encode("utf-8", "surrogatepass")),
 }
-"""What one step of an offset may be, besides a character."""
-
-
-def _stripped(text: str) -> Pieces:
-    start, end = len(text) - len(text.lstrip()), len(text.rstrip())
-    yield text[:start], ""
-    yield from FORMS["white space collapsed"](text[start:end])
-    yield text[end:], ""
+"""The units that offsets may count: characters, UTF-16 units or bytes."""
 
 
 def _fit(
     text: str, annotations: Sequence[Annotation], pieces: Sequence[tuple[str, str]], size: Callable[[str], int]
 ) -> tuple[tuple[int, int], ...] | None:
-    """Where the annotations are in ``text`` if its pieces were counted, or nothing if one is not its surface there."""
+    """The offsets into ``text`` if its pieces were counted, or nothing if one surface does not stand there.
+
+    Args:
+        size: The length of a string in the unit that was counted.
+    """
     starts, ends, counted, real = {0: 0}, {0: 0}, 0, 0
     for piece, as_counted in pieces:
         counted, real = counted + size(as_counted), real + len(piece)
@@ -119,9 +129,9 @@ def _fit(
 
 
 def _fit_stretched(text: str, annotations: Sequence[Annotation]) -> tuple[tuple[int, int], ...] | None:
-    """Where the annotations are if the annotated text had more white space: nobody knows how much, and where.
+    """The offsets into ``text`` if the annotated text had more white space, nobody knows how much and where.
 
-    Offsets may then only be too high, more so the further in the text, and only white space adds to it.
+    Then offsets can only be too high, the more so the further in the text, and only white space can add to them.
     """
     if re.search(r"\s\s", text):
         return None
@@ -150,7 +160,7 @@ def _fit_stretched(text: str, annotations: Sequence[Annotation]) -> tuple[tuple[
 
 
 def _can_follow(text: str, place: int, offset: int, next_place: int, next_offset: int, first: bool) -> bool:
-    """Whether the white space between two mentions explains how much more their offsets are apart than their places."""
+    """Whether white space between two mentions can explain that their offsets are further apart than their places."""
     added = (next_offset - offset) - (next_place - place)
     # White space at the start of a text is stripped, so it may explain the first difference.
     return added == 0 or (added > 0 and (first or re.search(r"\s", text[place:next_place]) is not None))

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from glinerko.common import DataError, unique_keys
+from glinerko.common import JSON_BEGIN, JSON_DECODER, DataError, parse_json
 
 Record = tuple[str, Any]
 """Where a record stands in its file, and what stands there: if it cannot be read, the error."""
-BINARY = (".spacy", ".parquet", ".xlsx", ".ann")
-"""Suffixes that say enough: these files are not looked into."""
+TELLING = (".spacy", ".parquet", ".xlsx", ".ann")
+"""Suffixes that tell the format: nobody has to look into these files."""
 
 
 @dataclass
@@ -27,8 +26,8 @@ class Source:
     """A file, or a directory that a library reads as one.
 
     Args:
-        name: What the ids of its documents begin with, unless they have ids of their own.
-        encodings: The encodings of all files of a conversion, counted here.
+        name: The beginning of the ids that documents without an id get.
+        encodings: The number of files in each encoding, of the whole conversion; this one is added when it is read.
     """
 
     path: Path
@@ -40,7 +39,7 @@ class Source:
         """UTF-8 with or without a byte order mark, UTF-16, or CP949: the first in which the whole file can be read.
 
         Raises:
-            DataError: None is.
+            DataError: It can be read in none of them.
         """
         with _reading(self.path), self.path.open("rb") as file:
             head = file.read(4096)
@@ -48,8 +47,9 @@ class Source:
             candidates = ["utf-8-sig"]
         elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             candidates = ["utf-16"]
-        elif b"\0" in head:  # half of an ASCII character; no text has the character itself
-            candidates = ["utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"]
+        elif b"\0" in head:  # half of an ASCII character in UTF-16; seldom a character of its own
+            wide = "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
+            candidates = [wide, "utf-8"] if 3 * head.count(0) > len(head) else ["utf-8", wide]
         else:
             candidates = ["utf-8", "cp949"]
         encoding = next((each for each in candidates if self._can_be(each)), None)
@@ -80,16 +80,18 @@ class Source:
             return file.read()
 
     def lines(self) -> Iterator[tuple[int, str]]:
-        """The number and the content of each line; a line ends with LF or CRLF, and nothing else."""
+        """The number and the content of each line. A line ends with LF or CRLF; with CR only if the file has no LF."""
         encoding = self.encoding
         with _reading(self.path), self.path.open(encoding=encoding, newline="\n") as file:
-            for number, line in enumerate(file, 1):
+            first = file.readline()
+            lines = chain([first], file) if first.endswith("\n") else first.removesuffix("\r").split("\r")
+            for number, line in enumerate(lines, 1):
                 yield number, line.removesuffix("\n").removesuffix("\r")
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turns an error of the system into one line."""
+    """Turn an error of the operating system into a :class:`DataError` with the name of the file."""
     try:
         yield
     except OSError as error:
@@ -97,10 +99,10 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def json_records(source: Source) -> Iterator[Record]:
-    """The objects of JSON lines, one after the other, or the items of one JSON array.
+    """The values of JSON lines, or the items of one JSON array. A malformed line is given as its error.
 
     Raises:
-        DataError: The array is malformed: what follows is lost.
+        DataError: The file is empty, or the array is malformed: what follows cannot be read.
     """
     lines = ((number, line) for number, line in source.lines() if line.strip())
     first = next(lines, None)
@@ -109,17 +111,15 @@ def json_records(source: Source) -> Iterator[Record]:
     if first[1].lstrip().startswith("["):
         yield from _items(source)
         return
-    while first:
-        number, line = first
+    for number, line in chain([first], lines):
         try:
-            yield f"line {number}", _decode(_DECODER.decode, line)
+            yield f"line {number}", parse_json(line)
         except ValueError as error:
-            hint = "; write one object a line" if line.strip() == "{" else ""
-            yield f"line {number}", ValueError(f"{error}{hint}")
-        first = next(lines, None)
+            yield f"line {number}", error
 
 
 def _items(source: Source) -> Iterator[Record]:
+    """The items of a JSON array, one after the other: a large one is never parsed as a whole."""
     text = source.read()
     position, number, separated = text.index("[") + 1, 0, False
     skip = re.compile(r"\s*")
@@ -128,7 +128,7 @@ def _items(source: Source) -> Iterator[Record]:
         if text[position : position + 1] == "]" and not separated:
             break
         try:
-            item, position = _decode(lambda content, at=position: _DECODER.raw_decode(content, at), text)
+            item, position = parse_json(text, lambda content, at=position: JSON_DECODER.raw_decode(content, at))
         except ValueError as error:
             raise DataError(f"{source.path}, record {number + 1}: {error}") from error
         number += 1
@@ -137,41 +137,26 @@ def _items(source: Source) -> Iterator[Record]:
         separated = text[position : position + 1] == ","
         position += separated
         if not separated and text[position : position + 1] != "]":
-            raise DataError(f"{source.path}, record {number}: malformed JSON: no comma or end of the list after it")
+            raise DataError(f"{source.path}, record {number}: malformed JSON: no comma and no end of the list after it")
     if number == 0:
         raise DataError(f"{source.path}: the list is empty")
     if text[position + 1 :].strip():
         raise DataError(f"{source.path}: malformed JSON: more content after the end of the list")
 
 
-def _decode(decode: Any, content: str) -> Any:
-    try:
-        return decode(content)
-    except json.JSONDecodeError as error:
-        line = f"line {error.lineno}, " if error.lineno > 1 else ""
-        raise ValueError(f"malformed JSON: {error.msg} at {line}column {error.colno}") from error
-    except RecursionError as error:
-        raise ValueError("malformed JSON: nested too deeply") from error
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
-
-
-def look_into(source: Source) -> list[Any]:
-    """The first JSON objects of a file, or its first lines; nothing of a binary file or a directory.
+def look_into(source: Source) -> tuple[list[str], list[dict[str, Any]]]:
+    """The first lines of a text file and no objects, or no lines and the first objects of a JSON file.
 
     Raises:
         DataError: It begins like JSON, and no object can be read.
     """
-    if source.path.is_dir() or source.path.suffix.lower() in BINARY:
-        return []
     lines = [line for _, line in islice(source.lines(), 100)]
     first = next((line for line in lines if line.strip()), "")
-    if not re.match(r'\s*(\{\s*("|$)|\[\s*(\{|$))', first):
-        return lines
+    if not JSON_BEGIN.match(first):
+        return lines, []
     records = list(islice(json_records(source), 100))
     objects = [raw for _, raw in records if isinstance(raw, dict)]
     if not objects:
         place, error = records[0]
         raise DataError(f"{source.path}, {place}: {error if isinstance(error, Exception) else 'no object'}")
-    return objects
+    return [], objects

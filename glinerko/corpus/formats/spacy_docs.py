@@ -9,7 +9,7 @@ from typing import Any
 from glinerko.common import DataError, first_line
 from glinerko.corpus.formats.documents import Annotation, Document, FormatOptions
 from glinerko.corpus.formats.sources import Record, Source
-from glinerko.corpus.formats.writing import Writer
+from glinerko.corpus.formats.writing import CUT, Writer
 from glinerko.corpus.words import load_word_splitter
 
 
@@ -34,7 +34,11 @@ def read_docs(source: Source, options: FormatOptions) -> Iterator[Record]:
 
 
 def parse_doc(doc: Any, options: FormatOptions, source: Source) -> Document:
-    """A document of spaCy: ``doc.ents``, and the spans of ``--spans_key``."""
+    """A document of spaCy: ``doc.ents``, and the spans of ``--spans_key``.
+
+    Raises:
+        ValueError: It has spans, but none of this key.
+    """
     if options.spans_key is not None and options.spans_key not in doc.spans and doc.spans:
         raise ValueError(f"no spans {options.spans_key!r}; there are {', '.join(map(repr, doc.spans))}: --spans_key")
     spans = [*doc.ents, *(doc.spans.get(options.spans_key, ()) if options.spans_key is not None else ())]
@@ -44,9 +48,10 @@ def parse_doc(doc: Any, options: FormatOptions, source: Source) -> Document:
 
 
 class DocWriter(Writer):
-    """A ``DocBin`` whose tokens are the words of a word splitter, and white space that is more than a blank.
+    """A ``DocBin``. Its tokens are the words of a word splitter, and white space that is more than one blank.
 
-    The mentions are ``doc.ents``, which cannot overlap, or the spans of ``--spans_key``, which can and keep scores.
+    The mentions are ``doc.ents``, which cannot overlap, or the spans of ``--spans_key``, which can overlap and have
+    scores.
     """
 
     def start(self) -> None:
@@ -73,7 +78,7 @@ class DocWriter(Writer):
         else:
             lost = self.without_offsets(row)
             marked = [(doc.char_span(m["start"], m["end"], label=label), m) for label, m in self.mentions(row)]
-            lost["mention that does not begin and end where a word does"] += sum(span is None for span, _ in marked)
+            lost[CUT] += sum(span is None for span, _ in marked)
             kept = [(span, m.get("score")) for span, m in marked if span is not None]
             scores = {"scores": [score for _, score in kept]} if predicted else {}
             doc.spans[key] = SpanGroup(doc, spans=[span for span, _ in kept], attrs=scores)

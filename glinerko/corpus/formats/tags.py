@@ -1,4 +1,4 @@
-"""Tags of words: ``B-Disease I-Disease O``, or with the letter at the end, as runs of words."""
+"""Tags of words, ``B-Disease I-Disease O`` or ``Disease-B Disease-I O``, and the runs of words that they stand for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 Run = tuple[int, int, str]
-"""The first word, the one behind the last, and the label."""
+"""The number of the first word, the number after that of the last word, and the label."""
 _TAG = re.compile(r"O|([BIESLU])-(.+)|(.+)-([BIESLU])")
 
 
@@ -15,18 +15,18 @@ def is_tag(text: str) -> bool:
 
 
 def decode_tags(tags: Iterable[str]) -> tuple[list[Run], int]:
-    """The mentions that tags in BIO, IOB1, BIOES or BILOU stand for, and how many of them begin with ``I`` or ``E``.
+    """The mentions that tags in BIO, IOB1, BIOES or BILOU stand for, and how many begin with ``I``, ``E`` or ``L``.
 
-    Those are regular in IOB1 and a mistake in all others.
+    These are regular in IOB1, and a mistake in the other schemes.
 
     Raises:
-        ValueError: One is no tag. The message does not show it: it may be a word.
+        ValueError: Something is no tag. The message does not show it, because it may be a word of the text.
     """
     runs, begun, start, current, number = [], 0, 0, "", 0
     for number, tag in enumerate(tags, 1):
         match = _TAG.fullmatch(tag)
         if not match:
-            raise ValueError(f"tag {number} is none: expected O, B-LABEL, I-LABEL ... or LABEL-B, LABEL-I ...")
+            raise ValueError(f"tag {number} is no tag: expected O, B-LABEL, I-LABEL ... or LABEL-B, LABEL-I ...")
         kind, label = match[1] or match[4] or "O", match[2] or match[3] or ""
         goes_on = kind in "IEL" and label == current
         if current and not goes_on:
@@ -41,7 +41,7 @@ def decode_tags(tags: Iterable[str]) -> tuple[list[Run], int]:
 
 
 def encode_tags(length: int, runs: Sequence[Run]) -> list[str]:
-    """``runs`` without overlap as BIO tags."""
+    """The BIO tags of ``length`` words for ``runs`` that do not overlap."""
     tags = ["O"] * length
     for start, end, label in runs:
         tags[start:end] = [f"B-{label}", *[f"I-{label}"] * (end - start - 1)]

@@ -1,4 +1,4 @@
-"""What all writers share."""
+"""What all writers share, and the writers of rows and of doccano."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from glinerko.corpus.formats.documents import FormatOptions
+from glinerko.corpus.formats.tags import Run
 from glinerko.corpus.rows import Offsets
 
 OVERLAP = "mention that overlaps another one"
@@ -16,24 +17,30 @@ STRING = "mention without offsets, as it is not in the text"
 
 
 class Writer:
-    """Writes rows in one format. A subclass implements :meth:`add`, and what it needs of the others.
+    """Writes rows in one format. A subclass implements :meth:`add`, and :meth:`start` and :meth:`finish` if needed.
 
     Args:
         labels: All labels of the rows.
     """
+
+    suffixes: tuple[str, ...] = ()
+    """What the names of other files that are written add to the name of the output."""
 
     def __init__(self, file: TextIO, labels: Sequence[str], options: FormatOptions):
         self.file, self.labels, self.options = file, labels, options
         self.written = 0
         """The number of documents written so far."""
         self.beside: dict[str, str] = {}
-        """The content of other files, by what their names add to that of the output."""
+        """The content of these other files, by suffix."""
 
     def start(self) -> None:
         """Write what stands before the first document."""
 
     def add(self, row: Mapping[str, Any], predicted: bool) -> Counter[str]:
-        """Write a row, and return how many of its mentions the format cannot hold, by reason.
+        """Write a row ``{"id", "text", "entities": {label: [mention]}}``.
+
+        Returns:
+            The number of mentions that the format cannot hold, by reason.
 
         Raises:
             ValueError: The format cannot hold the document.
@@ -45,16 +52,16 @@ class Writer:
 
     @staticmethod
     def mentions(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """The label and the mention of all that have offsets."""
+        """The label and the mention ``{"text", "start", "end"}`` of all mentions that have offsets."""
         return ((label, m) for label, mentions in row["entities"].items() for m in mentions if isinstance(m, Mapping))
 
     @staticmethod
     def without_offsets(row: Mapping[str, Any]) -> Counter[str]:
-        """The number of mentions that have none."""
+        """The number of mentions without offsets, by reason."""
         return Counter(STRING for mentions in row["entities"].values() for m in mentions if isinstance(m, str))
 
-    def flat(self, row: Mapping[str, Any], words: Sequence[Offsets]) -> tuple[list[tuple[int, int, str]], Counter[str]]:
-        """The mentions as runs of words, ``(first, behind the last, label)``, and how many cannot be one, by reason.
+    def flat(self, row: Mapping[str, Any], words: Sequence[Offsets]) -> tuple[list[Run], Counter[str]]:
+        """The mentions as runs of words, and the number of mentions that cannot be one, by reason.
 
         Of mentions that overlap, the one with the best score stays, then the longest, then the first.
         """

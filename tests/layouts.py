@@ -1,4 +1,4 @@
-"""The nine candidates as their repositories are laid out: full-size configs, small tokenizers, no weights."""
+"""The candidates as their repositories are laid out: full-size configs, small tokenizers, no weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,21 @@ from pathlib import Path
 import torch
 from sentencepiece import SentencePieceTrainer
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
-from tokenizers import BertWordPieceTokenizer
+from tokenizers import (
+    BertWordPieceTokenizer,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
+    BertConfig,
     DebertaV2Config,
     ElectraConfig,
+    ModernBertConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -31,9 +42,16 @@ def deberta(vocab_size: int) -> DebertaV2Config:
     return encoder_config(768, 12, vocab_size)
 
 
-def word_piece(directory: Path, texts: list[str], tokenizer_class: str | None, json_file: bool) -> None:
+def modern_bert(vocab_size: int, positions: int) -> ModernBertConfig:
+    special = {"bos_token_id": 0, "cls_token_id": 0, "eos_token_id": 1, "sep_token_id": 1, "pad_token_id": 2}
+    return ModernBertConfig(vocab_size=vocab_size, max_position_embeddings=positions, **special)
+
+
+def word_piece(
+    directory: Path, texts: list[str], tokenizer_class: str | None, json_file: bool, vocab_size: int = 8000
+) -> None:
     tokenizer = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
-    tokenizer.train_from_iterator(texts, vocab_size=8000, show_progress=False)
+    tokenizer.train_from_iterator(texts, vocab_size=vocab_size, show_progress=False)
     if json_file:
         tokenizer.save(str(directory / "tokenizer.json"))
     else:
@@ -68,6 +86,37 @@ def sentence_piece(directory: Path, texts: list[str], file: str, knows_korean: b
     (directory / "tokenizer_config.json").write_text("{}")
 
 
+def byte_pair(directory: Path, texts: list[str], special: list[str], byte_level: bool, vocab_size: int = 8000) -> None:
+    """Byte pairs of bytes, as ModernBERT has them, or of characters with single bytes to fall back on, as Gemma.
+
+    Args:
+        special: The tokens that begin and end a text, and those for padding, unknown pieces and masks.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token=special[3], byte_fallback=not byte_level, fuse_unk=True))
+    first = special
+    if byte_level:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+    else:
+        tokenizer.normalizer = normalizers.Replace(" ", "▁")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+        first = [*special, *(f"<0x{byte:02X}>" for byte in range(256))]
+    alphabet = pre_tokenizers.ByteLevel.alphabet() if byte_level else []
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=first, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    begin, end = special[:2]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A {end}", special_tokens=[(token, tokenizer.token_to_id(token)) for token in (begin, end)]
+    )
+    tokenizer.save(str(directory / "tokenizer.json"))
+    names = dict(zip(("cls_token", "sep_token", "pad_token", "unk_token", "mask_token"), special, strict=True))
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps({**names, "tokenizer_class": "PreTrainedTokenizerFast" if byte_level else "GemmaTokenizer"})
+    )
+
+
 def build(name: str, directory: Path, texts: list[str]) -> Path:
     """Lay out the candidate called ``name`` in ``directory``."""
     directory.mkdir(parents=True)
@@ -75,6 +124,7 @@ def build(name: str, directory: Path, texts: list[str]) -> Path:
     def save(config: PretrainedConfig) -> None:
         config.to_json_file(directory / "config.json")
 
+    large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
     xlm_roberta = {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1}
     if name == "team-lucid/deberta-v3-base-korean":
         save(deberta(64100))
@@ -82,25 +132,26 @@ def build(name: str, directory: Path, texts: list[str]) -> Path:
     elif name == "kakaobank/kf-deberta-base":
         save(deberta(130000))
         word_piece(directory, texts, "BertTokenizer", json_file=True)
-    elif name in ("microsoft/mdeberta-v3-base", "microsoft/deberta-v3-base"):
-        multilingual = name.startswith("microsoft/m")
+    elif name.partition("/")[2] in ("mdeberta-v3-base", "mdeberta-v3-base-kor-further", "deberta-v3-base"):
+        multilingual = "/mdeberta" in name
         save(deberta(251000 if multilingual else 128100))
         sentence_piece(directory, texts, "spm.model", multilingual, **_DEBERTA_PIECES)
-    elif name == "monologg/koelectra-base-v3":
+    elif name in ("monologg/koelectra-base-v3", "snunlp/KR-ELECTRA-discriminator"):
         save(
             ElectraConfig(
-                vocab_size=35000, embedding_size=768, hidden_size=768, num_attention_heads=12, intermediate_size=3072
+                vocab_size=35000 if name.startswith("monologg") else 30000, embedding_size=768, hidden_size=768,
+                num_attention_heads=12, intermediate_size=3072,
             )
-        )
+        )  # fmt: skip
         word_piece(directory, texts, None, json_file=False)
-    elif name == "klue/roberta-base":
-        save(RobertaConfig(vocab_size=32000, max_position_embeddings=514, type_vocab_size=1))
+    elif name in ("klue/roberta-base", "klue/roberta-large"):
+        size = large if name.endswith("large") else {}
+        save(RobertaConfig(vocab_size=32000, max_position_embeddings=514, type_vocab_size=1, **size))
         word_piece(directory, texts, "BertTokenizer", json_file=True)
     elif name == "xlm-roberta-base":
         save(XLMRobertaConfig(**xlm_roberta))
         sentence_piece(directory, texts, "sentencepiece.bpe.model")
     elif name == "upskyy/kure-v1":
-        large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
         save(XLMRobertaConfig(**{**xlm_roberta, "max_position_embeddings": 8194}, **large))
         sentence_piece(directory, texts, "sentencepiece.bpe.model")
         modules = [{"idx": 0, "type": "sentence_transformers.models.Transformer"}, {"idx": 1, "path": "1_Pooling"}]
@@ -108,6 +159,26 @@ def build(name: str, directory: Path, texts: list[str]) -> Path:
         (directory / "1_Pooling").mkdir()
         (directory / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 1024}')
         (directory / "README.md").write_text("---\nlicense: mit\n---\n# Model card\n")
+    elif name == "madatnlp/km-bert":
+        save(BertConfig(vocab_size=16424))
+        # Mostly single characters, but words as well: the vocabulary that it has from KR-BERT keeps 냉장고 whole.
+        characters = {character for text in texts for character in text if not character.isspace()}
+        word_piece(directory, texts, "BertTokenizer", json_file=False, vocab_size=2 * len(characters) + 150)
+    elif name == "skt/A.X-Encoder-base":
+        save(modern_bert(50000, positions=16384))
+        # The kind of tokenizer is assumed: that of the first ModernBERT.
+        byte_pair(directory, texts, ["[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]"], byte_level=True)
+    elif name == "jhu-clsp/mmBERT-base":
+        save(modern_bert(256000, positions=8192))
+        byte_pair(directory, texts, ["<bos>", "<eos>", "<pad>", "<unk>", "<mask>"], byte_level=False)
+    elif name.startswith("fastino/"):
+        config = {"model_type": "extractor", "architecture": "boundary" if "2.5" in name else "span"}
+        encoder = deberta(251000 if "multi" in name else 128100)
+        if "small" in name:
+            encoder.hidden_size, encoder.num_attention_heads, encoder.intermediate_size = 384, 6, 1536
+        (directory / "config.json").write_text(json.dumps(config))
+        (directory / "encoder_config").mkdir()
+        encoder.to_json_file(directory / "encoder_config" / "config.json")
     elif name in ("urchade/gliner_multi", "taeminlee/gliner_ko"):
         encoder = {"model_type": "deberta-v2", "hidden_size": 768, "num_hidden_layers": 12, "vocab_size": 250105}
         config = {

@@ -135,7 +135,7 @@ def _read_kind(directory: Path) -> tuple[Kind, PretrainedConfig | dict[str, Any]
         return Kind.GLINER_V1, read_config(directory, "gliner_config.json")
     raw = read_config(directory)
     if raw.get("model_type") == "extractor":
-        return Kind.GLINER2, raw
+        return Kind.GLINER2, {**raw, "encoder_config": read_config(directory / "encoder_config")}
     config = load_config(directory)
     if getattr(config, "is_encoder_decoder", False) or type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
         return Kind.OTHER, config

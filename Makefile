@@ -19,6 +19,8 @@ RECIPE ?= recipes/real_corpus.yaml
 FOLDS ?= 0
 JOBS ?= 1
 WORKERS ?= 2
+BASE ?= span
+KIND := $(if $(filter span,$(BASE)),,-$(BASE))
 MODEL ?= outputs/demo/best
 # The workers take one test at a time, so that the order, slowest first, is kept.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
@@ -36,10 +38,12 @@ help:  ## this list
 
 install: $(BIN)/.installed  ## the virtual environment in .venv
 
-demo: $(BIN)/.installed  ## swap, train and score offline on the bundled sample corpus
-	$(BIN)/python scripts/make_starter_pair.py --output_dir outputs/starter
-	$(BIN)/accelerate launch --quiet --config_file $(CONFIG) scripts/train_gliner2_korean_encoder.py recipes/demo.yaml
-	$(BIN)/python scripts/eval.py --model outputs/demo/best --test_file data/sample/test.jsonl \
+demo: $(BIN)/.installed  ## swap, train and score offline on the bundled sample corpus; BASE=boundary: a GLiNER2.5
+	$(BIN)/python scripts/make_starter_pair.py --output_dir outputs/starter$(KIND) --architecture $(BASE)
+	$(BIN)/accelerate launch --quiet --config_file $(CONFIG) scripts/train_gliner2_korean_encoder.py recipes/demo.yaml \
+		--base_model outputs/starter$(KIND)/base --korean_encoder outputs/starter$(KIND)/korean-encoder \
+		--output_dir outputs/demo$(KIND)
+	$(BIN)/python scripts/eval.py --model outputs/demo$(KIND)/best --test_file data/sample/test.jsonl \
 		--train_file data/sample/train.jsonl --min_f1 0.75
 
 test: $(BIN)/.installed  ## all tests, two at a time: make test WORKERS=8

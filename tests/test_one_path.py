@@ -208,6 +208,13 @@ def test_other_tasks_read_a_long_text_in_windows(extractor, texts):
     assert extractor.extract(long, extractor.create_schema().structure("처방").field("약물")).keys() == {"처방"}
 
 
+def test_a_relation_with_a_description_is_found_under_its_name(extractor, texts):
+    schema = extractor.create_schema().relations({"치료": "약이 병을 낫게 한다: 언제나"})
+    answers = extractor.batch_extract(texts[:6], schema, threshold=0.1)
+    assert all(answer.keys() == {"relation_extraction"} for answer in answers)
+    assert any(answer["relation_extraction"]["치료"] for answer in answers)
+
+
 def test_the_thresholds_of_the_model_are_for_entities_only(extractor):
     """Those of other tasks are gliner2's, as long as nobody trained them here."""
     schema = extractor.create_schema().entities({"Drug": {"threshold": 0.5}, "Disease": {}}).relations(["치료"])

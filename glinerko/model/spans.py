@@ -138,8 +138,13 @@ class SpanScorer(Architecture, SpanExtractor):
         return logits, counts
 
     def _decode_span_probabilities(self, results, schema_name, *arguments):
-        """gliner2's method; overlaps of entities, and the one to choose, are left for when a document is complete."""
+        """gliner2's method; overlaps of entities, and the one to choose, are left for when a document is complete.
+
+        In gliner2 a relation with a description is found under both, as one name, and its own name stays empty.
+        """
         *first, metadata, choices, confidence, spans = arguments
+        described = {f"{name}: {text}": name for name, text in metadata.get("relation_descriptions", {}).items()}
+        schema_name = described.get(schema_name, schema_name)
         if schema_name == "entities":
             labels = {label: {**options, "dtype": "list"} for label, options in metadata["entity_metadata"].items()}
             metadata = {**metadata, "_overlap_policy": "allow", "entity_metadata": labels}

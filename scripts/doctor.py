@@ -39,6 +39,7 @@ from glinerko.corpus.rows import Example, LabelSchema, Offsets
 from glinerko.corpus.suggestions import suggest_words
 from glinerko.corpus.windows import WINDOW_OVERLAP, training_windows
 from glinerko.corpus.words import KoreanWordSplitter, WordSplitter, load_word_splitter
+from glinerko.model.extractor import load_extractor
 from glinerko.model.spans import MAX_WIDTH
 from glinerko.model.swap import SwapArguments, swap_encoder
 from glinerko.sharing.doctor import diagnosis_tables, estimate_table, suggestion_table, tables_page
@@ -120,14 +121,18 @@ def look_with_model(
     args: Arguments, splits: Mapping[str, Dataset], schema: LabelSchema, skipped: Mapping[str, int]
 ) -> tuple[list[Table], dict[str, Any]]:
     """The data report of training, and the time and memory of a run."""
-    extractor, _ = swap_encoder(args.base_model, args.encoder, schema=schema, seed=args.seed, **args.options)
+    base, options = load_extractor(args.base_model), args.options
+    if base.max_width is None:  # then --max_width is only about what is looked for without a model
+        options["max_width"] = None
+    extractor, _ = swap_encoder(args.base_model, args.encoder, schema=schema, seed=args.seed, base=base, **options)
     extractor.configure(window={"max_length": args.max_length, "window_overlap": WINDOW_OVERLAP})
+    windows = training_windows(extractor.align(splits["training"]), schema)
+    extractor.fit_to(windows)
     aligned = {split: extractor.align(rows) for split, rows in splits.items()}
     reports = {split: report_data(rows, schema, split) for split, rows in aligned.items()}
     for split, report in reports.items():
         report.bad_rows_skipped = skipped[split]
     accelerator = Accelerator(mixed_precision=choose_precision("auto"))
-    windows = training_windows(aligned["training"], schema)
     estimate = estimate_run(extractor, windows, schema, accelerator, args.per_device_train_batch_size)
     figures = {"data": {split: report.to_dict() for split, report in reports.items()}, "estimate": asdict(estimate)}
     return [data_table(reports), estimate_table(estimate)], figures

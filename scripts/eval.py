@@ -15,9 +15,9 @@ documents: only people who may read them may see it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,9 @@ class Evaluation:
     overlap_policy: str | None
     model: KoreanExtractor | None = None
     """``None`` for GLiNER v1."""
+    prompt: LabelSchema | None = None
+    asked: Mapping[str, str] = field(default_factory=dict)
+    """The label for each name that the prompt asks for."""
     threshold: float = 0.5
     threshold_source: str = "gliner2's default, because none is saved with the model"
 
@@ -180,7 +183,8 @@ def main() -> None:
 
     # 3. Why does it fail?
     outcomes = [span_outcomes(row) for row in ours.documents]
-    unscored = find_unscored(ours.model, ours.documents, ours.schema, ours.spans, args.per_device_eval_batch_size)
+    asked = ours.prompt, ours.asked, ours.spans, args.per_device_eval_batch_size
+    unscored = find_unscored(ours.model, ours.documents, *asked)
     judged = judge_spans(ours.examples, outcomes, ours.spans, labels, seen, ours.splitter.particles, unscored)
     result["errors"] = count_errors(judged)
 
@@ -226,7 +230,7 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
     predict = partial(predict, batch_size=args.per_device_eval_batch_size)
     predictions = predict_on_all_processes(accelerator, len(rows), predict).with_labels(asked)
     evaluation = Evaluation(name, directory, schema, documents, splitter, predictions, args.overlap_policy)
-    evaluation.model = None if version_1 else model
+    evaluation.model, evaluation.prompt, evaluation.asked = None if version_1 else model, prompt, asked
 
     saved = None if version_1 else model.threshold
     if args.tune_threshold:

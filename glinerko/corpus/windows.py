@@ -143,13 +143,13 @@ def text_room(
     """
     prompt = processor.prompt_length(schema)
     room = max_length - prompt - 1  # gliner2 ends a text with a full stop
+    if max_text is not None and max_text < room:
+        room, window_overlap = max_text, min(window_overlap, max_text // 2)
     if room <= window_overlap:
         raise DataError(
             f"the prompt alone takes {prompt} of {max_length} pieces, which leaves {room} for text and an overlap of "
             f"{window_overlap}: shorten the label descriptions, or train with a larger --max_length"
         )
-    if max_text is not None and max_text < room:
-        return max_text, min(window_overlap, max_text // 2)
     return room, window_overlap
 
 

@@ -46,7 +46,7 @@ class Architecture(BaseExtractorModel):
 
     plain: ClassVar[type[BaseExtractorModel]]
     """gliner2's own class, with which plain gliner2 loads the saved files."""
-    overlap_policy: ClassVar[str]
+    overlap_policy: str
     """How overlapping entities of a label are resolved by default, as in plain gliner2."""
     gate: ClassVar[str]
     """The name of what can keep all entities back, whatever their scores are."""

@@ -11,6 +11,7 @@ from datasets import Dataset
 from gliner2.configuration import ExtractorConfig
 from gliner2.inference.engine import BoundaryExtractor
 from gliner2.models.boundary.model import proposal_settings_from_head
+from gliner2.models.outputs import ExtractorOutput
 from gliner2.processor import PreprocessedBatch
 from gliner2.training.trainer import GLiNER2Trainer, TrainingConfig
 from gliner2.utils.device_errors import is_fatal_device_error
@@ -35,7 +36,6 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
     """
 
     plain = BoundaryExtractor
-    overlap_policy = "flat"
     gate = "abstention gate"
     depends_on_length = True
     loss_parts = ("start_loss", "end_loss", "pair_loss", "inside_loss", "abstention_loss")
@@ -43,10 +43,16 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
 
     @classmethod
     def swapped_config(cls, base: ExtractorConfig, max_width: int | None) -> dict[str, Any]:
-        """The threshold of the abstention gate."""
+        """The gate is opened, and no count lets spans below the threshold through."""
         if max_width is not None:
             raise SwapError("--max_width: a base of the boundary architecture has no widest span: leave it out")
-        return {"boundary_head": {**base.boundary_head, "abstention_threshold": OPEN_GATE}}
+        opened = {"abstention_threshold": OPEN_GATE, "adaptive_threshold": False}
+        return {"boundary_head": {**base.boundary_head, **opened}}
+
+    @property
+    def overlap_policy(self) -> str:
+        """That of the config: ``flat``, ``nested`` or ``longest``."""
+        return self.boundary_settings.overlap_policy
 
     def limits(self) -> dict[str, str]:
         """The candidates of a text, and when the gate shuts."""
@@ -113,14 +119,15 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
         head.set_soft_iou_scale(GLiNER2Trainer._soft_iou_anneal_scale(step, settings.soft_iou_anneal_steps))
 
     def summed_losses(self, outputs: Mapping[str, Any], windows: int) -> list[torch.Tensor]:
-        """gliner2's losses, which are means, times the number of windows."""
-        return [outputs[name].float() * windows for name in ("total_loss", *self.loss_parts)]
+        """gliner2's losses, which are means unless the config says otherwise, times the number of windows."""
+        times = 1 if self.boundary_settings.loss_reduction == "sum" else windows
+        return [outputs[name].float() * times for name in ("total_loss", *self.loss_parts)]
 
     @torch.no_grad()
     def find_faults(self, outputs: Mapping[str, Any], batch: PreprocessedBatch) -> dict[int, str]:
         """A score of a window is not finite: gliner2 would count its loss as 0."""
         logits = {name: getattr(outputs, f"{name}_logits") for name in ("start", "end", "inside", "null")}
-        logits |= {"pair": outputs.candidates.pair_logits, "count": outputs.count_log_rates}
+        logits |= {"pair": outputs.candidates and outputs.candidates.pair_logits, "count": outputs.count_log_rates}
         finite = {name: each.flatten(1).isfinite().all(1) for name, each in logits.items() if each is not None}
         if torch.stack([*finite.values(), outputs["total_loss"].isfinite().expand(len(batch))]).all():
             return {}
@@ -172,8 +179,22 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
         """See :meth:`Architecture.extract_from_windows`; each label of a window has a gate."""
         batch = self.processor.collate_schemas(windows, [prompt.schema for prompt in prompts]).to(self.device)
         self._shut = [0] * len(windows)
-        results = self._extract_from_batch(batch, prompts[0].threshold, [each.metadata for each in prompts], True, True)
-        gates = [len(prompt.metadata["entity_order"]) for prompt in prompts]
+        counts, stops = batch.text_word_counts, [getattr(text, "full_stop", False) for text in batch.original_texts]
+        last = torch.tensor([count if stop else -1 for count, stop in zip(counts, stops, strict=True)])
+
+        def leave_out_full_stop(module, arguments, outputs) -> ExtractorOutput:
+            """No candidate reaches the full stop that is added to a text."""
+            reaches = outputs.candidates.indices[..., 1] == last.to(self.device)[:, None, None]
+            valid = outputs.candidates.valid_mask & ~reaches
+            return replace(outputs, candidates=replace(outputs.candidates, valid_mask=valid))
+
+        hook = self.boundary_head.register_forward_hook(leave_out_full_stop)
+        try:
+            metadata = [prompt.metadata for prompt in prompts]
+            results = self._extract_from_batch(batch, prompts[0].threshold, metadata, True, True)
+        finally:
+            hook.remove()
+        gates = [len(each["entity_order"]) for each in metadata]
         return [WindowAnswer(*each) for each in zip(results, gates, self._shut, strict=True)]
 
     def _decode_entities(self, index, core, specs, candidates, metadata, null_probabilities, policy, *rest):
@@ -183,18 +204,7 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
             shut = null_probabilities > self.boundary_settings.abstention_threshold
             self._shut[index] = sum(bool(kept) and bool(found) for kept, found in zip(shut, candidates, strict=False))
         metadata = {**metadata, "entity_metadata": labels}
-        return super()._decode_entities(
-            index, core, specs, candidates, metadata, null_probabilities, "allow", *_without_full_stop(rest)
-        )
-
-    def _decode_legacy_structures(self, *arguments):
-        return super()._decode_legacy_structures(*_without_full_stop(arguments))
-
-    def _decode_relations(self, *arguments):
-        return super()._decode_relations(*_without_full_stop(arguments))
-
-    def _decode_records(self, *arguments, **options):
-        return super()._decode_records(*_without_full_stop(arguments), **options)
+        return super()._decode_entities(index, core, specs, candidates, metadata, null_probabilities, "allow", *rest)
 
 
 def _whole(task: str, loss, *arguments, **options):
@@ -209,15 +219,3 @@ def _whole(task: str, loss, *arguments, **options):
         if is_fatal_device_error(error):
             raise
         raise TrainingError(f"the loss of the {task} cannot be computed: {first_line(error)}") from error
-
-
-def _without_full_stop(arguments: Sequence[Any]) -> list[Any]:
-    """The arguments of a method of gliner2 that decodes, for a text without the full stop that was added to it.
-
-    They contain the text and, after it, its number of words.
-    """
-    arguments = list(arguments)
-    for place, each in enumerate(arguments):
-        if getattr(each, "full_stop", False):
-            arguments[place + 1] -= 1
-    return arguments

@@ -29,7 +29,7 @@ def add_lora(model: Architecture, base_model: str | Path, rank: int = 16, alpha:
     layers = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.startswith(model.adapted)
+        if type(module) is torch.nn.Linear and name.startswith(model.adapted)  # attention reads its own kind directly
     ]
     config = LoraConfig(
         r=rank,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import chain
 
@@ -149,27 +149,37 @@ def _covered(start: int, end: int, particles: Sequence[Offsets]) -> bool:
 
 
 def find_unscored(
-    model: Architecture, aligned: Dataset, schema: LabelSchema, predicted: Sequence[Iterable[Span]], batch_size: int
+    model: Architecture,
+    aligned: Dataset,
+    prompt: LabelSchema,
+    labels: Mapping[str, str],
+    predicted: Sequence[Iterable[Span]],
+    batch_size: int,
 ) -> list[set[SpanKey]]:
     """The targets of each document that were not predicted and that the model did not score in any window.
 
     Args:
         aligned: Rows of :func:`glinerko.corpus.windows.align_gold`.
+        prompt: What the model was asked.
+        labels: The label for each name that ``prompt`` asks for.
         predicted: The spans of each document. Documents in which no target is missing are not read.
     """
+    names = {label: name for name, label in labels.items()}
     windows: list[tuple[int, int, TrainingWindow]] = []
     targets: list[set[SpanKey]] = []
     for index, (row, spans) in enumerate(zip(aligned, predicted, strict=True)):
         targets.append({span.key for span in perfect_spans(row)} - {span.key for span in spans})
         if targets[-1]:
-            windows += [(index, begin, window) for begin, window in aligned_windows(row, schema.labels)]
+            for begin, window in aligned_windows(row, tuple(labels.values())):
+                own = [replace(span, label=names[span.label]) for span in window.targets]
+                windows.append((index, begin, replace(window, labels=tuple(labels), targets=own)))
     scored: list[set[SpanKey]] = [set() for _ in targets]
     for first in range(0, len(windows), batch_size):
         batch = windows[first : first + batch_size]
-        missing = model.find_missing([window for _, _, window in batch], schema)
+        missing = model.find_missing([window for _, _, window in batch], prompt)
         for (index, begin, window), lost in zip(batch, missing, strict=True):
             keys = {span.key for span in window.targets} - {span.key for span in lost}
-            scored[index] |= {(begin + start, begin + end, label) for start, end, label in keys}
+            scored[index] |= {(begin + start, begin + end, labels[name]) for start, end, name in keys}
     return [own - found for own, found in zip(targets, scored, strict=True)]
 
 

@@ -390,15 +390,16 @@ def verify_swap(
 
     Raises:
         LoadError: The base model, or the encoder's repository, cannot be loaded.
+        SwapError: The base model has no widest span, and ``options`` names one.
     """
     chosen, base_directory = SwapOptions(**options), fetch(base_model)
     base, directory = load_extractor(base_directory), fetch(encoder)
+    width = base.swapped_config(base.config, chosen.max_width).get("max_width")
     schema, (texts, terms) = label_schema(rows), trial_texts(rows)
     yield check_files(directory)
     yield from check_encoder(inspect_encoder(directory, texts, terms), base.encoder.config, texts, chosen.head_init)
     splitters = {name: load_word_splitter(name) for name in ("whitespace", "char")}
     splitters[chosen.word_splitter] = load_word_splitter(chosen.word_splitter, user_dictionary=chosen.user_dictionary)
-    width = base.swapped_config(base.config, chosen.max_width).get("max_width")
     reach = measure_reach(rows, splitters, sorted({8, width}) if width else [None])
     yield check_reach(reach, chosen.word_splitter, width)
     try:

@@ -38,6 +38,7 @@ The rooms, in reading order; each imports only from those above it:
         lora          adapters
         attention     the fast attention, for reading
         settings      what a model's config.json says about it
+        requests      what a caller asks for, checked
         prediction    the one way from windows to scored spans
         extractor     save, load, and the API that users call
         swap          the surgical swap, and its options

@@ -6,17 +6,14 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from datasets import Dataset
 from gliner2.configuration import ExtractorConfig
 from gliner2.inference.schema import Schema
-from gliner2.inference.schema_model import SchemaInput
 from gliner2.models.loading import (
     apply_post_load_options,
     pop_attention_backend,
@@ -24,14 +21,20 @@ from gliner2.models.loading import (
     reconcile_encoder_embeddings,
     split_load_kwargs,
 )
-from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from glinerko.common import DataError, LoadError, __version__, first_line, write_json
 from glinerko.corpus.processor import KoreanSchemaTransformer, Window
-from glinerko.corpus.rows import LabelSchema, Offsets, Span, check_labels, check_unicode
+from glinerko.corpus.rows import LabelSchema, Offsets, Span, check_labels
 from glinerko.corpus.tokens import load_encoder_tokenizer, restore_tokenizer_class
-from glinerko.corpus.windows import align_gold, cut_windows, row_windows, split_into_windows, text_room, window_from_row
+from glinerko.corpus.windows import (
+    align_gold,
+    cut_windows,
+    row_windows,
+    split_into_windows,
+    text_room,
+    usual_length,
+)
 from glinerko.corpus.words import (
     USER_DICTIONARY,
     as_word_splitter,
@@ -44,6 +47,7 @@ from glinerko.model.architecture import Architecture, Prompt
 from glinerko.model.boundary import BoundaryScorer
 from glinerko.model.lora import adapter_base, has_lora, merge_adapter, save_adapter
 from glinerko.model.prediction import answer, gliner2_policy, in_batches, overlap_resolver
+from glinerko.model.requests import chunks_of_texts, read_schema, require_number, require_texts, schema_errors
 from glinerko.model.settings import Settings
 from glinerko.model.spans import SpanScorer
 
@@ -55,16 +59,10 @@ BATCH_SIZE = 8
 WINDOW_LIMITS = ("max_length", "window_overlap", "max_text")
 """What is known of the windows: see :func:`glinerko.corpus.windows.split_into_windows`."""
 
-T = TypeVar("T")
 EntityTypes = str | Sequence[str] | Mapping[str, str | Mapping[str, Any] | None]
 """Labels, or a description or gliner2's options for each label."""
 SchemaLike = Schema | Mapping[str, Any]
 """gliner2's schema builder, or the dictionary that it can be made from, or the one that it makes."""
-_SCHEMA_KEYS = (
-    "entities", "entity_descriptions", "classifications", "json_structures", "json_descriptions", "relations",
-    "relation_descriptions", "record_metadata",
-)  # fmt: skip
-"""The keys of a schema in gliner2's own form."""
 _REFERENCE_TEXT = "환자는 제2형 당뇨병으로 인슐린을 투여받았고, 혈액 검사에서 HbA1c가 8.2%였다."
 
 
@@ -121,13 +119,7 @@ class KoreanExtractor(Architecture):
         """
         self.fit_limits(windows)
         if self.depends_on_length and len(windows):
-            lengths, targets = [], [1]
-            for window in map(window_from_row, windows):
-                before = [0, *accumulate(map(len, self.processor.word_pieces(window.text, window.words)))]
-                starts, ends = zip(*window.words, strict=True) if window.words else ((), ())
-                lengths.append(before[-1])
-                targets += [before[ends.index(t.end) + 1] - before[starts.index(t.start)] for t in window.targets]
-            self.configure(window={**self.window_limits, "max_text": max(usual_length(lengths), 4 * max(targets))})
+            self.configure(window={**self.window_limits, "max_text": usual_length(windows, self.processor)})
 
     def split(self, rows: Dataset, schema: LabelSchema | None = None) -> Dataset:
         """The rows with this model's words and windows: see :func:`glinerko.corpus.windows.split_into_windows`."""
@@ -461,90 +453,6 @@ ARCHITECTURES: dict[str, type[KoreanExtractor]] = {
     each.plain.architecture: each for each in (KoreanSpanExtractor, KoreanBoundaryExtractor)
 }
 """The models by gliner2's name of their architecture."""
-
-
-def usual_length(lengths: Sequence[int]) -> int:
-    """A fifth more than the length up to which texts hold 95 % of all pieces."""
-    lengths = sorted(lengths)
-    held = accumulate(lengths)
-    return math.ceil(1.2 * next(n for n, total in zip(lengths, held, strict=True) if total >= 0.95 * sum(lengths)))
-
-
-def require_number(
-    name: str, value: Any, *, whole: bool = False, at_least: float, at_most: float = math.inf
-) -> int | float:
-    """``value``, if it is a number in this range.
-
-    Raises:
-        DataError: It is not.
-    """
-    kind = int if whole else int | float
-    if isinstance(value, bool) or not isinstance(value, kind) or not at_least <= value <= at_most:
-        described = "a whole number" if whole else "a number"
-        limits = f"of at least {at_least}" if at_most == math.inf else f"between {at_least} and {at_most}"
-        raise DataError(f"{name} {value!r}: it must be {described} {limits}")
-    return value
-
-
-def require_texts(texts: Any) -> None:
-    """Stop if ``texts`` is no collection of texts.
-
-    Raises:
-        DataError: It is one text, or nothing that can be read one after the other.
-    """
-    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
-        raise DataError(f"expected a list of texts, found {type(texts).__name__}; extract_entities takes one text")
-
-
-@contextmanager
-def schema_errors() -> Iterator[None]:
-    """Whatever gliner2 raises about a schema that it cannot use, as one line.
-
-    Raises:
-        DataError: With the reason.
-    """
-    try:
-        yield
-    except ValidationError as error:
-        reasons = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise DataError(f"the schema cannot be used: {'; '.join(reasons)}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the schema cannot be used: {first_line(error)}") from error
-
-
-def read_schema(schema: Mapping[str, Any]) -> Schema | Mapping[str, Any]:
-    """A schema in gliner2's own form, or gliner2's builder for one that it can be made from.
-
-    Raises:
-        ValueError: A key is unknown, or gliner2 refuses the content.
-    """
-    unknown = [key for key in schema if key not in SchemaInput.model_fields and key not in _SCHEMA_KEYS]
-    if unknown or not schema:
-        raise ValueError(f"it has no key {unknown[0]!r}" if unknown else "it asks for nothing")
-    return Schema.from_dict(dict(schema)) if schema.keys() <= SchemaInput.model_fields.keys() else schema
-
-
-def chunks_of_texts(documents: Iterable[tuple[str, T]]) -> Iterator[list[tuple[str, T]]]:
-    """The texts in chunks that are split into words together, each with what belongs to it.
-
-    Raises:
-        DataError: A text is no string, or no Unicode.
-    """
-    chunk, size = [], 0
-    for number, (text, other) in enumerate(documents, 1):
-        try:
-            if not isinstance(text, str):
-                raise ValueError(f"expected a string, found {type(text).__name__}")
-            check_unicode("the text", text)
-        except ValueError as error:
-            raise DataError(f"text {number}: {error}") from error
-        chunk.append((text, other))
-        size += len(text)
-        if size > 2**16 or len(chunk) == 256:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
 
 
 def load_extractor(

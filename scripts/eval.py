@@ -42,6 +42,7 @@ from glinerko.model.extractor import KoreanExtractor, load_extractor
 from glinerko.model.prediction import (
     OVERLAP_POLICIES,
     Predictions,
+    gliner2_policy,
     predict_on_all_processes,
     predict_spans,
 )
@@ -294,7 +295,8 @@ def score_plain_gliner2(ours: Evaluation, args: Arguments, accelerator: Accelera
     for name, splitter in splitters.items():
         options = {"word_splitter": splitter, "map_location": accelerator.device}
         model, size = AutoExtractor.from_pretrained(str(ours.directory), **options), args.per_device_eval_batch_size
-        documents = model.batch_extract_entities(texts, types, size, ours.threshold, include_spans=True)
+        options = {"include_spans": True, "overlap_policy": gliner2_policy(args.overlap_policy)}
+        documents = model.batch_extract_entities(texts, types, size, ours.threshold, **options)
         spans = [
             [Span(s["start"], s["end"], label) for label, each in document["entities"].items() for s in each]
             for document in documents

@@ -233,7 +233,7 @@ def evaluation_warnings(result: Mapping[str, Any]) -> list[Text]:
     shared, gates = len(result.get("texts_shared_with_training", ())), result["closed_gates"]
     warnings = {
         f"{shared} of these texts also occur in the training documents: F1 on them is optimistic.": shared,
-        f"Shut: {gates} of {result['gates']} times the {result['gate']} kept spans back.": gates,
+        f"The {result['gate']} kept spans back {gates} of {result['gates']} times.": gates,
     }
     return [Text(text, style="yellow") for text, number in warnings.items() if number]
 

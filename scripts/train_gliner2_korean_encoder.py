@@ -430,6 +430,8 @@ def prepare(training: Training) -> None:
         collate_fn=training.collator,
         num_workers=args.dataloader_num_workers,
     )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        training.extractor.flatten_scalars()
     rates = args.encoder_learning_rate, args.head_learning_rate
     optimizer = torch.optim.AdamW(parameter_groups(training.extractor, *rates, args.weight_decay), fused=True)
     if args.weight_averaging:

@@ -147,9 +147,18 @@ def test_two_processes_train_as_one(flags, bases, tmp_path, architecture):
 
 
 @pytest.mark.slow(28)
-def test_sharded_by_fsdp_it_trains_resumes_and_saves_as_one_process_does(flags, tmp_path):
+@pytest.mark.parametrize("architecture", ["span", "boundary"])
+def test_sharded_by_fsdp_it_trains_resumes_and_saves_as_one_process_does(flags, bases, tmp_path, architecture):
     """Under accelerate_configs/fsdp.yaml, on two CPU processes: losses, F1, checkpoints, and one whole model file."""
-    flags = [*flags, "--validation_file", SAMPLE / "validation.jsonl", "--per_device_train_batch_size", 4]
+    flags = [
+        *flags,
+        "--base_model",
+        bases[architecture],
+        "--validation_file",
+        SAMPLE / "validation.jsonl",
+        "--per_device_train_batch_size",
+        4,
+    ]
     flags += ["--attention_backend", "eager", "--num_train_epochs", 4, "--weight_averaging", 2]
     sharded = ["tests/sharded_on_cpu.py", "accelerate_configs/fsdp.yaml"]
     histories = {}

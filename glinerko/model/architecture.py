@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -58,6 +58,8 @@ class Architecture(BaseExtractorModel):
     """Whether scores change with the length of a text, so that windows to read must be like those of training."""
     max_width: int | None = None
     """The widest span that can be found, in words; ``None`` if there is none."""
+    flattened: Set[str] = frozenset()
+    """The names of parameters that have a dimension only here; see :meth:`flatten_scalars`."""
 
     @classmethod
     def swapped_config(cls, base: ExtractorConfig, max_width: int | None) -> dict[str, Any]:
@@ -88,6 +90,14 @@ class Architecture(BaseExtractorModel):
 
     def anneal(self, step: int, steps: int) -> None:
         """Set what changes while a model is trained, before step ``step`` (from 0) of ``steps``."""
+
+    def flatten_scalars(self) -> None:
+        """Give parameters without a dimension one, since FSDP shards no others. They are saved without it."""
+        self.flattened = {name for name, parameter in self.named_parameters() if parameter.ndim == 0}
+        for name in self.flattened:
+            parameter, (module, _, own) = self.get_parameter(name), name.rpartition(".")
+            one = torch.nn.Parameter(parameter.detach()[None], requires_grad=parameter.requires_grad)
+            setattr(self.get_submodule(module), own, one)
 
     def summed_losses(self, outputs: Mapping[str, Any], windows: int) -> list[torch.Tensor]:
         """The total loss of a batch and its :attr:`loss_parts`, each as a sum over its windows."""

@@ -423,6 +423,7 @@ class KoreanExtractor(Architecture):
             )
         self.configure(saved_by=__version__)
         weights = self.state_dict() if state_dict is None else state_dict
+        weights = {name: each.reshape(()) if name in self.flattened else each for name, each in weights.items()}
         weights = {name.replace("_orig_mod.", ""): each for name, each in weights.items()}  # put in by compile()
         self.state_dict = lambda *_, **__: weights
         try:

@@ -177,7 +177,7 @@ def test_sharded_by_fsdp_it_trains_resumes_and_saves_as_one_process_does(flags, 
         assert one["string_f1"]["overall"]["f1"] == pytest.approx(other["string_f1"]["overall"]["f1"], abs=1e-4)
     weights = [load_extractor(tmp_path / name / "best").state_dict() for name in histories]
     for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4 if architecture == "span" else 5e-3)
 
     checkpoint = tmp_path / "sharded" / "checkpoint-6"
     assert (checkpoint / "pytorch_model_fsdp_0").is_dir()  # sharded, and not the whole model by chance

@@ -185,7 +185,8 @@ def main() -> None:
     # 3. Why does it fail?
     outcomes = [span_outcomes(row) for row in ours.documents]
     asked = ours.prompt, ours.asked, ours.spans, args.per_device_eval_batch_size
-    unscored = find_unscored(ours.model, ours.documents, *asked)
+    with accelerator.autocast():  # the fast attention keeps what it computed in the precision of the predictions
+        unscored = find_unscored(ours.model, ours.documents, *asked)
     judged = judge_spans(ours.examples, outcomes, ours.spans, labels, seen, ours.splitter.particles, unscored)
     result["errors"] = count_errors(judged)
 

@@ -90,7 +90,9 @@ def test_train_then_eval(flags, bases, pair, tmp_path, config, architecture):
     if importlib.util.find_spec("gliner"):
         others.append(gliner_v1(pair[1], tmp_path / "gliner_v1"))
     trained_on = ["--train_file", SAMPLE / "train.jsonl"]
-    scored = run(PYTHON, "scripts/eval.py", "--model", directory / "best", *trained_on, "--compare", *others)
+    precision = {"ACCELERATE_MIXED_PRECISION": "bf16" if architecture == "boundary" else "no"}
+    command = [PYTHON, "scripts/eval.py", "--model", directory / "best", *trained_on, "--compare", *others]
+    scored = run(*command, **precision)
     assert scored.returncode == 0, scored.stderr
     assert "dictionary of training mentions" in scored.stdout
     result = json.loads((directory / "report" / "report.json").read_text())

@@ -41,12 +41,15 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def saved(pair, schema, sample_rows, tmp_path_factory):
+    return save_run(pair, schema, sample_rows, tmp_path_factory.mktemp("run"))
+
+
+def save_run(pair, schema, sample_rows, run):
     """A model as the training script leaves it: ``(directory, validation file)``."""
-    run = tmp_path_factory.mktemp("run")
     model, _ = swap_encoder(*pair, schema=schema)
     rows = sample_rows.select(range(8))
     limits = {"max_length": 256, "window_overlap": 16}
-    annotated = split_and_align(rows, model.processor, schema, max_width=12, **limits)
+    annotated = split_and_align(rows, model.processor, schema, max_width=model.max_width, **limits)
     found = predict_spans(model, annotated, schema)
     threshold = sorted(span.score for spans in found.spans for span in spans)[-40]
     f1 = score_strings([Example.from_row(row) for row in rows], found.at_threshold(threshold), schema.labels).overall.f1
@@ -98,6 +101,18 @@ def test_the_round_trip_gives_the_same_model_and_a_second_push_no_commit(hub, di
     assert theirs.extract_entities(text) == asked
     assert any(asked["entities"].values())
     assert theirs.batch_extract_entities([text]) == [asked]
+
+
+def test_a_boundary_model_makes_the_round_trip(hub, bases, pair, schema, sample_rows, tmp_path):
+    best, validation = save_run((bases["boundary"], pair[1]), schema, sample_rows, tmp_path)
+    prepare_repository(NAME)
+    verify_saved(best, validation)
+    publish(best, NAME)
+    ours, theirs = load_extractor(best), load_extractor(NAME)
+    assert theirs.architecture == "boundary"
+    assert theirs.reference_scores() == ours.reference_scores()
+    texts = sample_rows["text"][:8]
+    assert list(theirs.stream_entities(texts)) == list(ours.stream_entities(texts))
 
 
 def test_what_an_earlier_model_left_is_removed_and_the_rest_stays(hub, directory):

@@ -39,7 +39,7 @@ def test_a_long_text_is_read_to_its_end(directory):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # gliner warns if it truncates
         predictions = predict_with_gliner(model, [text], ASKED, floor=0.3)
-    assert len(text.split()) > 3 * model.config.max_len  # so there are several windows
+    assert len(text.split()) >= 3 * model.config.max_len  # so there are several windows
     (spans,) = predictions.candidates
     assert max(span.end for span in spans) > len(text) * 0.9
     assert all(text[span.start : span.end] == text[span.start : span.end].strip() for span in spans)

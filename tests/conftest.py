@@ -84,10 +84,14 @@ def pair(tmp_path_factory, sample_rows):
 @pytest.fixture(scope="session")
 def bases(pair, tmp_path_factory, sample_rows):
     """The base model as a directory, by architecture; not to be changed."""
+    import torch
+
     from glinerko.training.starter import TINY, build_base
 
     directory = tmp_path_factory.mktemp("boundary") / "base"
-    return {"span": pair[0], "boundary": build_base(sample_rows, directory, TINY, architecture="boundary")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(42)
+        return {"span": pair[0], "boundary": build_base(sample_rows, directory, TINY, architecture="boundary")}
 
 
 def swap_and_spread(bases, pair, architecture, schema):

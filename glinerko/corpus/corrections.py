@@ -11,7 +11,7 @@ from typing import Any
 
 from glinerko.common import DataError, parse_json_lines
 from glinerko.corpus.matching import compose
-from glinerko.corpus.rows import Example, SpanKey, parse_row
+from glinerko.corpus.rows import Example, SpanKey, body_key, parse_row
 
 ACCEPT, REJECT, SKIP = "accept", "reject", "skip"
 """The possible decisions about a finding. Only ``accept`` changes a row."""
@@ -156,10 +156,3 @@ def correct_row(raw: Mapping[str, Any], row: Mapping[str, Any], changes: Iterabl
 
 def _offsets(text: str, start: int, end: int) -> dict[str, Any]:
     return {"text": text[start:end], "start": start, "end": end}
-
-
-def body_key(raw: Mapping[str, Any]) -> str | None:
-    """The key of the object that holds the entities of a row; ``None`` if the row itself does."""
-    if raw.get("input") is not None and raw.get("output") is not None:
-        return "output"
-    return "schema" if raw.get("entities") is None and raw.get("schema") is not None else None

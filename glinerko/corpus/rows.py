@@ -213,11 +213,8 @@ def _find_body(raw: Any) -> tuple[Any, Mapping, list[str]]:
             "a row of GLiNER v1 ('tokenized_text' and 'ner'): write the words, joined by spaces, as 'text', and the "
             "mentions as 'entities': {label: [mention, ...]}"
         )
-    text, body = "text", None
-    if raw.get("input") is not None and raw.get("output") is not None:
-        text, body = "input", "output"
-    elif raw.get("entities") is None and raw.get("schema") is not None:
-        body = "schema"
+    body = body_key(raw)
+    text = "input" if body == "output" else "text"
     inner = raw[body] if body else {}
     if not isinstance(inner, Mapping):
         raise ValueError(f"{body!r} must be an object, found {_kind(inner)}")
@@ -227,6 +224,13 @@ def _find_body(raw: Any) -> tuple[Any, Mapping, list[str]]:
     for key in unused:
         check_unicode("a key", key)
     return raw.get(text), inner if body else raw, sorted(set(unused))
+
+
+def body_key(raw: Mapping[str, Any]) -> str | None:
+    """The key of the object that holds the entities of a row; ``None`` if the row itself does."""
+    if raw.get("input") is not None and raw.get("output") is not None:
+        return "output"
+    return "schema" if raw.get("entities") is None and raw.get("schema") is not None else None
 
 
 def _find_labels(body: Mapping) -> tuple[dict[str, Any], dict[str, str | None]]:

@@ -18,7 +18,7 @@ from gliner2.utils.device_errors import is_fatal_device_error
 
 from glinerko.common import SwapError, TrainingError, first_line
 from glinerko.corpus.processor import TrainingWindow, Window
-from glinerko.corpus.rows import LabelSchema, Span
+from glinerko.corpus.rows import LabelSchema, Offsets, Span
 from glinerko.corpus.windows import window_from_row
 from glinerko.model.architecture import Architecture, Prompt, WindowAnswer
 
@@ -56,18 +56,29 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
 
     def limits(self) -> dict[str, str]:
         """The candidates of a text, and when the gate shuts."""
-        settings = self.boundary_settings
-        shared = settings.candidate_pool == "shared"
-        candidates = settings.pool_size if shared else settings.candidate_budget
-        gate = f"above {settings.abstention_threshold:g}" if settings.abstention_threshold < OPEN_GATE else "open"
-        return {"candidates": f"{candidates} of a {'text' if shared else 'label'}", "abstention gate": gate}
+        threshold, (_, candidates) = self.boundary_settings.abstention_threshold, self._capacity
+        gate = f"above {threshold:g}" if threshold < OPEN_GATE else "open"
+        return {"candidates": f"{candidates} of a {'text' if self._one_pool else 'label'}", self.gate: gate}
 
     def untrained(self) -> tuple[str, ...]:
         """The heads of other tasks, and of the way to candidates that the config does not choose."""
         other_tasks = ("classifier.", "record_decoder.", "relation_scorer.", "boundary_head.candidate_encoder.")
-        shared = self.boundary_settings.candidate_pool == "shared"
-        unused = ("boundary_proposer.", "pair_scorer.") if shared else ("shared_pool_builder.", "shared_pool_scorer.")
+        others = "boundary_proposer.", "pair_scorer."
+        unused = others if self._one_pool else ("shared_pool_builder.", "shared_pool_scorer.")
         return (*other_tasks, *(f"boundary_head.{name}" for name in unused))
+
+    @property
+    def _one_pool(self) -> bool:
+        """Whether all labels of a text share their candidates."""
+        return self.boundary_settings.candidate_pool == "shared"
+
+    @property
+    def _capacity(self) -> tuple[int, int]:
+        """How many starts or ends, and how many candidates, are kept for those that share them."""
+        settings = self.boundary_settings
+        if self._one_pool:
+            return settings.pool_boundary_top_k, settings.pool_size
+        return min(settings.start_top_k, settings.end_top_k), settings.candidate_budget
 
     def fit_limits(self, windows: Dataset) -> None:
         """Twice as many starts, ends and candidates as any of these windows has, and no fewer than before."""
@@ -77,27 +88,21 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
 
     def beyond_limits(self, windows: Sequence[TrainingWindow]) -> int:
         """See :meth:`Architecture.beyond_limits`; at least so many."""
-        settings, lost = self.boundary_settings, 0
-        shared = settings.candidate_pool == "shared"
-        most = settings.pool_boundary_top_k, settings.pool_size
-        if not shared:
-            most = min(settings.start_top_k, settings.end_top_k), settings.candidate_budget
-        for window in windows:
-            lost += max(0, *(needed - limit for needed, limit in zip(self._demand(window), most, strict=True)))
-        return lost
+        demands = (zip(self._demand(window), self._capacity, strict=True) for window in windows)
+        return sum(max(0, *(needed - limit for needed, limit in demand)) for demand in demands)
 
     def _demand(self, window: TrainingWindow) -> tuple[int, int]:
         """The different starts or ends of the targets that share candidates, and the number of these targets."""
-        shared, groups = self.boundary_settings.candidate_pool == "shared", {}
+        groups: dict[str, set[Offsets]] = {}
         for start, end, label in (span.key for span in window.targets):
-            groups.setdefault("" if shared else label, set()).add((start, end))
+            groups.setdefault("" if self._one_pool else label, set()).add((start, end))
         boundaries = (len(set(side)) for spans in groups.values() for side in zip(*spans, strict=True))
         return max(boundaries, default=0), max(map(len, groups.values()), default=0)
 
     def set_limits(self, boundaries: int, candidates: int) -> None:
         """Keep at least so many starts and ends of a window, and so many candidates; saved with the model."""
         head, settings = self.boundary_head, self.boundary_settings
-        if settings.candidate_pool == "shared":
+        if self._one_pool:
             wanted = {"pool_boundary_top_k": boundaries, "pool_size": candidates}
         else:
             wanted = dict.fromkeys(("start_top_k", "end_top_k", "boundary_top_k_max"), boundaries)

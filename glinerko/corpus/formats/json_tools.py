@@ -10,7 +10,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from glinerko.corpus.corrections import body_key
 from glinerko.corpus.formats.documents import (
     Annotation,
     Document,
@@ -22,7 +21,7 @@ from glinerko.corpus.formats.documents import (
     pick_text,
 )
 from glinerko.corpus.formats.sources import Record, Source, json_records
-from glinerko.corpus.rows import parse_row
+from glinerko.corpus.rows import body_key, parse_row
 
 
 def read_records(source: Source, options: FormatOptions) -> Iterator[Record]:

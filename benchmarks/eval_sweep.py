@@ -24,7 +24,7 @@ from tqdm import tqdm
 from glinerko.cli import make_console, parse_arguments, run, set_log_levels
 from glinerko.common import GlinerkoError, write_json
 from glinerko.corpus.reading import label_schema, load_rows
-from glinerko.corpus.rows import LabelSchema
+from glinerko.corpus.schema import LabelSchema
 from glinerko.hub import fetch
 from glinerko.model.extractor import KoreanExtractor, load_extractor
 from glinerko.model.prediction import predict_spans

@@ -90,7 +90,7 @@ class Ours:
         # On a CPU this also keeps freed memory, for the whole process: gliner2's trainer has it too.
         self.attention = speed_up(model, model.encoder, args.attention_backend, accelerator)
         collator = WindowCollator(model.processor, schema)
-        freeze_unused(model, collator([rows[0]])["batch"].to(accelerator.device))
+        freeze_unused(model, [collator([rows[0]])["batch"].to(accelerator.device)])
         groups = parameter_groups(model, args.learning_rate, args.learning_rate, 0.0)
         loader = DataLoader(rows, batch_size=args.batch_size, collate_fn=collator)
         self.model, self.optimizer, self.loader = accelerator.prepare(

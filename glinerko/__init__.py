@@ -7,7 +7,10 @@ The rooms, in reading order; each imports only from those above it:
     hub               fetching from the Hub, and its errors in plain words
     corpus/           what comes in
         matching      where a mention stands in a text, whatever the spacing and the Unicode form
-        rows          a document with its labels: the classes, and the three forms of a row
+        schema        what is asked: entity labels, classifications, relations, structures
+        rows          a document with its labels, and the form in which it is stored
+        tasks         classes, relations and structures of a row
+        parsing       the three forms in which users write a row
         words         word splitters: one base class, one registry; Kiwi
         reading       files and data sets into rows
         splits        training and validation rows, folds, and texts that two of them share
@@ -39,11 +42,13 @@ The rooms, in reading order; each imports only from those above it:
         attention     the fast attention, for reading
         settings      what a model's config.json says about it
         requests      what a caller asks for, checked
+        answers       the answers of a document's windows as one, in gliner2's shapes
         prediction    the one way from windows to scored spans
         extractor     save, load, and the API that users call
         swap          the surgical swap, and its options
     scoring/          how good it is
         metrics       scores, intervals, comparisons: one entry a metric
+        tasks         scores of classes, relations and structures
         learning_curve  what more documents would bring
         candidates    out-of-fold candidates of a whole corpus
         evidence      what speaks for and against a label

@@ -358,3 +358,21 @@ def file_digest(path: Path) -> str:
     """The SHA-256 of a file's content."""
     with path.open("rb") as file:
         return sha_fileobj(file).hex()
+
+
+def check_unicode(what: str, value: str) -> None:
+    """Stop if a string is no Unicode text; ``what`` names it.
+
+    Raises:
+        ValueError: It holds half of a surrogate pair.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} holds half of a surrogate pair, which is no character") from None
+
+
+def kind_of(value: Any) -> str:
+    """What a value of JSON is, in words."""
+    names = {type(None): "nothing", str: "a string", bool: "a truth value", list: "a list", dict: "an object"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)

@@ -36,7 +36,7 @@ from glinerko.common import DataError, check_output, replace_file, write_json_li
 from glinerko.corpus.formats import FORMATS, READABLE, WRITABLE, recognise
 from glinerko.corpus.formats.conversion import Account, Entry, Reading, convert, find_sources
 from glinerko.corpus.formats.documents import FormatOptions
-from glinerko.corpus.rows import check_labels
+from glinerko.corpus.schema import check_labels
 from glinerko.sharing.tables import Table
 
 REPORT = ".report.jsonl"

@@ -56,7 +56,7 @@ from glinerko.common import (
 from glinerko.corpus.reading import load_rows, write_rows
 from glinerko.corpus.splits import fold_rows
 from glinerko.scoring.learning_curve import curve_points, forecast
-from glinerko.scoring.metrics import METRICS, Scores, compare_scores
+from glinerko.scoring.metrics import METRICS, Scores, compare_scores, metric_title
 from glinerko.sharing.tables import comparison_table, curve_table, score_table
 from glinerko.training.checkpoints import BEST, REPORT_COUNTS, REPORT_FIGURES
 
@@ -287,7 +287,7 @@ def report(args: Arguments, folds: list[int], about: dict[str, Any]) -> None:
     write_json(file, {**about, **own.to_dict(), "comparisons": compared})
     console = make_console()
     console.print(score_table(title, {args.metric: own.to_dict()}))
-    console.print(comparison_table(compared, args.metric))
+    console.print(comparison_table(compared, metric_title(args.metric)))
     console.print(f"Scores   {file}")
 
 

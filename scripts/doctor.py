@@ -35,7 +35,8 @@ from glinerko.common import (
 from glinerko.corpus.diagnosis import diagnose
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.report import report_data
-from glinerko.corpus.rows import Example, LabelSchema, Offsets
+from glinerko.corpus.rows import Example, Offsets
+from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.suggestions import suggest_words
 from glinerko.corpus.windows import WINDOW_OVERLAP, training_windows
 from glinerko.corpus.words import KoreanWordSplitter, WordSplitter, load_word_splitter

@@ -32,11 +32,13 @@ from glinerko.cli import SCORES, make_console, option, parse_arguments, run, set
 from glinerko.common import DataError, GlinerkoError, LoadError, check_writable, read_yaml, write_json_lines
 from glinerko.corpus.reading import label_schema, load_rows, require_labels
 from glinerko.corpus.report import report_data
-from glinerko.corpus.rows import Example, LabelSchema, Span, check_labels
+from glinerko.corpus.rows import Example, Span
+from glinerko.corpus.schema import LabelSchema, Task, check_labels
 from glinerko.corpus.splits import shared_texts
 from glinerko.corpus.windows import perfect_spans, span_outcomes
 from glinerko.corpus.words import WordSplitter
 from glinerko.hub import fetch, is_gliner_v1, read_config
+from glinerko.model.answers import Found
 from glinerko.model.attention import read_faster
 from glinerko.model.extractor import KoreanExtractor, load_extractor
 from glinerko.model.prediction import (
@@ -61,6 +63,7 @@ from glinerko.scoring.metrics import (
     score_strings,
     sweep,
 )
+from glinerko.scoring.tasks import choose_thresholds, describe_task, main_metric, score_task
 from glinerko.sharing.card import weights_digest
 from glinerko.sharing.page import write_report
 from glinerko.sharing.tables import evaluation_tables, evaluation_warnings
@@ -86,6 +89,12 @@ class Arguments:
         None, "lowest score of a span, from 0 to 1; none is higher (default: the model's own)", **SCORES
     )
     tune_threshold: bool = option(False, "choice of the threshold on the documents being scored; optimistic")
+    probe_base: str | None = option(
+        None, "base model: what the tasks that were not trained were worth before and are now, on --probe_file"
+    )
+    probe_file: str = option(
+        str(DATA / "sample" / "tasks" / "test.jsonl"), "documents with these tasks, JSON lines, for --probe_base"
+    )
     overlap_policy: str | None = option(
         None,
         "rule for overlapping spans of a label (default: gliner2's, greedy; for GLiNER2.5 flat)",
@@ -118,6 +127,8 @@ class Evaluation:
     prompt: LabelSchema | None = None
     asked: Mapping[str, str] = field(default_factory=dict)
     """The label for each name that the prompt asks for."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Of the tasks beside entities."""
     threshold: float = 0.5
     threshold_source: str = "gliner2's default, because none is saved with the model"
 
@@ -135,6 +146,10 @@ class Evaluation:
     @cached_property
     def scores(self) -> dict[str, Scores]:
         return score_all(self.examples, self.spans, self.schema.labels)
+
+    @cached_property
+    def found(self) -> list[Found]:
+        return self.predictions.found(self.thresholds)
 
     def sweep(self, metric: str) -> dict[float, Scores]:
         return sweep(metric, self.examples, self.at_threshold, self.schema.labels)
@@ -156,8 +171,9 @@ def main() -> None:
     if is_gliner_v1(source):
         raise GlinerkoError(f"{name}: a GLiNER v1 model, which can be compared with but not reported on: --compare")
     if args.targets != TARGETS:
-        trained = Settings.from_config(read_config(source), source).labels
-        check_targets(targets, args.labels or trained or label_schema(rows).labels)
+        trained, named = Settings.from_config(read_config(source), source), label_schema(rows)
+        tasks = (trained if trained.labels or trained.tasks else named).tasks
+        check_targets(targets, [*(args.labels or trained.labels or named.labels), *(task.name for task in tasks)])
     directory = Path(args.report_dir or (Path(name).parent if Path(name).is_dir() else Path("outputs")) / REPORT)
     if accelerator.is_main_process:
         check_writable(directory)
@@ -179,6 +195,9 @@ def main() -> None:
     if args.compare:
         models = [(each.name, each.threshold, each.scores[args.metric]) for each in evaluations]
         result["comparisons"] = compare_scores(models)
+        result["task_comparisons"] = {task.name: compare_tasks(evaluations, task) for task in ours.prompt.tasks}
+    if args.probe_base:
+        result["probe"] = probe(accelerator, ours, args, console)
     if args.plain_gliner2:
         result["plain_gliner2"] = score_plain_gliner2(ours, args, accelerator)
 
@@ -220,7 +239,7 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
     if len(asked) < len(schema.labels):
         raise DataError(f"{args.label_names}: two of {', '.join(schema.labels)} have one name")
     descriptions = {names.get(label, label): text for label, text in schema.descriptions.items()}
-    prompt = LabelSchema(tuple(asked), descriptions)
+    prompt = LabelSchema(tuple(asked), descriptions, () if version_1 else schema.tasks)
     if version_1:
         documents, splitter = rows, None
         predict = partial(predict_with_gliner, model, rows["text"][:], prompt.labels)
@@ -233,6 +252,8 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
     predictions = predict_on_all_processes(accelerator, len(rows), predict).with_labels(asked)
     evaluation = Evaluation(name, directory, schema, documents, splitter, predictions, args.overlap_policy)
     evaluation.model, evaluation.prompt, evaluation.asked = None if version_1 else model, prompt, asked
+    if prompt.tasks and not version_1:
+        evaluation.thresholds = choose_task_thresholds(evaluation, args)
 
     saved = None if version_1 else model.threshold
     if args.tune_threshold:
@@ -247,11 +268,64 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
     return evaluation
 
 
+def choose_task_thresholds(evaluation: Evaluation, args: Arguments) -> dict[str, float]:
+    """The thresholds of the tasks beside entities: as requested, the model's own, or gliner2's default."""
+    tasks = evaluation.prompt.tasks
+    if args.tune_threshold:
+        return choose_thresholds(evaluation.examples, evaluation.predictions.found, tasks)
+    own = evaluation.model.settings.thresholds if args.threshold is None else {}
+    return {task.name: own.get(task.name, 0.5 if args.threshold is None else args.threshold) for task in tasks}
+
+
+def describe_tasks(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """The record of the scores of every task beside entities."""
+    return {
+        task.name: describe_task(evaluation.examples, evaluation.found, task, evaluation.thresholds[task.name])
+        for task in evaluation.prompt.tasks
+    }
+
+
+def compare_tasks(evaluations: Sequence[Evaluation], task: Task) -> list[dict[str, Any]]:
+    """The models that were asked the same task, side by side on the same documents; see :func:`compare_scores`."""
+    metric = main_metric(task)
+    return compare_scores(
+        [
+            (each.name, each.thresholds[task.name], score_task(each.examples, each.found, task)[metric])
+            for each in evaluations
+            if each.prompt and task.name in each.thresholds
+        ]
+    )
+
+
+def probe(accelerator: Accelerator, ours: Evaluation, args: Arguments, console: Console) -> dict[str, Any]:
+    """What the tasks that the model was not trained for are worth on small documents, before the training and now.
+
+    Each model is asked these tasks alone, at gliner2's default threshold.
+    """
+    rows, _ = load_rows(args.probe_file)
+    known = {task.kind for task in ours.model.settings.tasks}
+    tasks = tuple(task for task in label_schema(rows).tasks if task.kind not in known)
+    asked, scores = LabelSchema((), {}, tasks), {}
+    for name, model in (
+        (args.probe_base, load_extractor(fetch(args.probe_base), map_location=accelerator.device)),
+        (ours.name, ours.model),
+    ):
+        read_faster(model)
+        documents = model.split(rows, asked)
+        predictions = predict_spans(model, documents, asked, batch_size=args.per_device_eval_batch_size)
+        examples, found = (
+            [Example.from_row(row) for row in rows],
+            predictions.found(dict.fromkeys((task.name for task in tasks), 0.5)),
+        )
+        scores[name] = {task.name: describe_task(examples, found, task, 0.5) for task in tasks}
+    return {"file": args.probe_file, "documents": len(rows), "scores": scores}
+
+
 def describe(ours: Evaluation, args: Arguments, bad_rows_skipped: int, targets: dict[str, float]) -> dict[str, Any]:
     """The record of a model's scores, with those of a perfect model that has the same words, width and windows."""
     report = report_data(ours.documents, ours.schema, args.test_file)
     report.bad_rows_skipped = bad_rows_skipped
-    labels = ours.schema.labels
+    labels, tasks = ours.schema.labels, describe_tasks(ours)
     ceiling = score_all(ours.examples, [perfect_spans(row) for row in ours.documents], labels)
     return {
         "model": ours.name,
@@ -268,7 +342,8 @@ def describe(ours: Evaluation, args: Arguments, bad_rows_skipped: int, targets: 
         "gates": ours.predictions.gates,
         "closed_gates": ours.predictions.closed_gates,
         "data": report.to_dict(),
-        "targets": judge_targets(ours.scores[args.metric].to_dict(), targets),
+        "targets": judge_targets(ours.scores[args.metric].to_dict(), tasks, targets),
+        "tasks": tasks,
         "sweep": {value: scores.overall.to_dict() for value, scores in ours.sweep(args.metric).items()},
     }
 
@@ -336,10 +411,17 @@ def check_targets(targets: dict[str, float], labels: Sequence[str]) -> None:
         )
 
 
-def judge_targets(scores: dict, targets: dict[str, float]) -> dict[str, dict]:
-    """Each F1 with its interval, its target, and the verdict: PASS, MISS, or empty without a target or gold."""
+def judge_targets(scores: dict, tasks: dict[str, dict], targets: dict[str, float]) -> dict[str, dict]:
+    """Each F1 with its interval, its target, and the verdict: PASS, MISS, or empty without a target or gold.
+
+    Args:
+        scores: Of entities.
+        tasks: The records of the other tasks, each with its main score first.
+    """
+    named = {"overall": scores["overall"], **scores["labels"]} if scores["labels"] else {}
+    named |= {name: next(iter(record["scores"].values()))["overall"] for name, record in tasks.items()}
     judged = {}
-    for name, score in {"overall": scores["overall"], **scores["labels"]}.items():
+    for name, score in named.items():
         target = targets.get(name)
         verdict = "" if target is None or not score["gold"] else "PASS" if score["f1"] >= target else "MISS"
         judged[name] = {"f1": score["f1"], "f1_interval": score["f1_interval"], "target": target, "verdict": verdict}
@@ -375,7 +457,7 @@ def choose_schema(trained: LabelSchema, labels: list[str] | None) -> LabelSchema
         raise LoadError(
             f"the model was not trained for {', '.join(sorted(unknown))}; it knows {', '.join(trained.labels)}"
         )
-    return LabelSchema(chosen, trained.descriptions)
+    return LabelSchema(chosen, trained.descriptions, trained.tasks)
 
 
 def latest_model(directory: Path) -> Path:

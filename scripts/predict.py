@@ -1,14 +1,17 @@
-"""Extract entities from Korean text: text in, one JSON object a document out.
+"""Extract entities, classes, relations and structures from Korean text: text in, one JSON object a document out.
 
     python scripts/predict.py --model user/model --text "당뇨병으로 메트포르민을 투여함"
     python scripts/predict.py --model outputs/medical/best --input_file notes.jsonl --output_file spans.jsonl
     tail -f notes.txt | python scripts/predict.py --model outputs/medical/best
+    python scripts/predict.py --model outputs/medical/best --schema schema.yaml --input_file notes.jsonl
 
 An input file is JSON lines with a "text" (and an "id"), or plain text with one document a line; standard input is read
 if neither is given, and each document is answered when it comes. It is UTF-8. Documents are cut into the windows of
-training. Labels, descriptions and threshold are those saved with the model. Output: {"id", "text", "entities":
-[{"start", "end", "label", "text", "score"}]}, offsets in characters, end exclusive; in UTF-8, unless it goes to a
-terminal. An output file is only replaced when all is done; the same command goes on with a run that was stopped.
+training. Labels, tasks, descriptions and thresholds are those saved with the model; a schema file asks for others, in
+the form of gliner2's Schema.from_dict. Output: {"id", "text", "entities": [{"start", "end", "label", "text",
+"score"}]}, offsets in characters, end exclusive; in UTF-8, unless it goes to a terminal. If other tasks are asked,
+"tasks" has their answers in gliner2's form. An output file is only replaced when all is done; the same command goes on
+with a run that was stopped.
 """
 
 from __future__ import annotations
@@ -27,11 +30,20 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from glinerko.cli import choose_device, option, parse_arguments, run, set_log_levels
-from glinerko.common import ESCAPE, DataError, GlinerkoError, check_output, file_digest, resume_file, unfinished_files
+from glinerko.common import (
+    ESCAPE,
+    DataError,
+    GlinerkoError,
+    check_output,
+    file_digest,
+    read_yaml,
+    resume_file,
+    unfinished_files,
+)
 from glinerko.corpus.reading import read_texts
 from glinerko.hub import fetch
 from glinerko.model.attention import read_faster
-from glinerko.model.extractor import KoreanExtractor, load_extractor
+from glinerko.model.extractor import KoreanExtractor, SchemaLike, load_extractor, spans_of
 
 Document = tuple[str, str]
 """Its id and its text."""
@@ -47,7 +59,8 @@ class Arguments:
     text: list[str] | None = option(None, "one document, or several")
     input_file: str | None = option(None, "JSON lines, or one document a line (default: standard input)")
     output_file: str | None = option(None, "JSON lines to write (default: standard output)")
-    labels: list[str] | None = option(None, "labels to extract (default: the model's own)")
+    labels: list[str] | None = option(None, "entity labels to extract, nothing else (default: all that the model has)")
+    schema: str | None = option(None, "YAML or JSON file with the entities and other tasks to ask for")
     threshold: float | None = option(None, "lowest score of a span (default: the model's own)", at_least=0, at_most=1)
     batch_size: int = option(16, "windows per batch", at_least=1)
     device: str | None = option(None, "device: cpu, cuda, mps ... (default: a GPU if there is one)")
@@ -56,8 +69,9 @@ class Arguments:
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
     set_log_levels(is_main_process=False)
-    if args.text and args.input_file is not None:
-        raise GlinerkoError("pass --text or --input_file, not both")
+    for one, other in (("text", "input_file"), ("labels", "schema")):
+        if getattr(args, one) and getattr(args, other) is not None:
+            raise GlinerkoError(f"pass --{one} or --{other}, not both")
     for name in ("input_file", "output_file"):
         if getattr(args, name) == "":
             raise GlinerkoError(f"--{name}: the name is empty")
@@ -66,21 +80,29 @@ def main() -> None:
             check_output(file, 0 if args.input_file is None else args.input_file)
     documents, total = find_documents(args)
     directory = fetch(args.model)
+    schema = (
+        read_yaml(args.schema, "the entities and tasks of a schema, as gliner2 reads it", dict) if args.schema else None
+    )
     model = load_extractor(directory, map_location=choose_device(args.device))
-    if model.label_schema is None and not args.labels:
-        raise DataError(f"{args.model}: the model names no labels: pass --labels")
+    if model.label_schema is None and not args.labels and not schema:
+        raise DataError(f"{args.model}: the model names no labels: pass --labels or --schema")
+    asked = model.entity_schema(args.labels) if args.labels else schema
+    try:
+        next(model.stream([""], asked, threshold=args.threshold))  # fails now, and not at the first document
+    except DataError as error:
+        raise DataError(f"{args.schema}: {error}" if args.schema else str(error)) from error
     read_faster(model)
     if not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8", errors=ESCAPE)
     bar = tqdm(total=total, desc="Predicting", unit="document", leave=False, disable=None)
     if not args.output_file:
-        write_answers(args, model, documents, bar, sys.stdout, iter(()))
+        write_answers(args, model, asked, documents, bar, sys.stdout, iter(()))
         return
     files = {path.name: file_digest(path) for path in sorted(directory.rglob("*.*")) if path.suffix in MODEL_FILES}
-    identity = {"model": files, "labels": args.labels, "threshold": args.threshold}
+    identity = {"model": files, "labels": args.labels, "schema": schema, "threshold": args.threshold}
     with resume_file(args.output_file, identity) as (file, done):
         try:
-            write_answers(args, model, documents, bar, file, done)
+            write_answers(args, model, asked, documents, bar, file, done)
         except KeyboardInterrupt:
             bar.close()
             raise KeyboardInterrupt(f"{bar.n} documents are done; the same command goes on with the others") from None
@@ -124,6 +146,7 @@ def as_they_come(documents: Iterable[Document]) -> Iterator[list[Document]]:
 def write_answers(
     args: Arguments,
     model: KoreanExtractor,
+    schema: SchemaLike | None,
     groups: Iterable[Iterable[Document]],
     bar: tqdm,
     file: TextIO,
@@ -134,10 +157,11 @@ def write_answers(
     empty: list[str] = []
     for group in groups:
         waiting: deque[Document] = deque()
-        for spans in model.stream_entities(texts_of(group, done, waiting, bar, file), args.labels, **options):
+        for answer in model.stream(texts_of(group, done, waiting, bar, file), schema, **options):
             identifier, text = waiting.popleft()
-            entities = [span.to_record(text) for span in spans]
-            file.write(json.dumps({"id": identifier, "text": text, "entities": entities}, ensure_ascii=False) + "\n")
+            record = {"id": identifier, "text": text, "entities": [each.to_record(text) for each in spans_of(answer)]}
+            tasks = {name: value for name, value in answer.items() if name != "entities"}
+            file.write(json.dumps({**record, "tasks": tasks} if tasks else record, ensure_ascii=False) + "\n")
             advance(bar)
             empty += [] if text.strip() else [identifier]
     bar.close()

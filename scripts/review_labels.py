@@ -39,8 +39,10 @@ from glinerko.common import (
 from glinerko.corpus.corrections import ACCEPT, Change, correct_lines, correct_row, read_decisions, read_findings
 from glinerko.corpus.formats import FORMATS
 from glinerko.corpus.formats.documents import FormatOptions
+from glinerko.corpus.parsing import unparse_row
 from glinerko.corpus.reading import label_schema, load_rows
-from glinerko.corpus.rows import Example, LabelSchema, unparse_row
+from glinerko.corpus.rows import Example
+from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.words import load_word_splitter, word_splitter_names
 from glinerko.model.spans import MAX_WIDTH
 from glinerko.scoring.candidates import find_candidates, read_candidates
@@ -94,7 +96,7 @@ def review(args: Arguments, console: Console) -> None:
 
     # 1. The documents, and what models that were not trained on them say.
     rows, _ = load_rows(args.train_file)
-    schema = label_schema(rows)
+    schema = label_schema(rows).entities_only()
     examples = [Example.from_row(row) for row in rows]
     files = args.candidates or find_candidates(args.cross_validation, args.name, examples)
     candidates = read_candidates(files, examples, schema.labels)

@@ -46,7 +46,8 @@ from glinerko.common import (
 )
 from glinerko.corpus.reading import label_schema, require_labels, write_rows
 from glinerko.corpus.report import WAYS, report_data, report_pieces
-from glinerko.corpus.rows import Example, LabelSchema
+from glinerko.corpus.rows import Example
+from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.splits import load_splits, shared_texts
 from glinerko.corpus.windows import WINDOW_OVERLAP, training_windows
 from glinerko.model.extractor import SCORE_TOLERANCE, KoreanExtractor, load_and_compare
@@ -55,6 +56,7 @@ from glinerko.model.prediction import Predictions, predict_on_all_processes, pre
 from glinerko.model.settings import Validation
 from glinerko.model.swap import swap_encoder, weight_checksum
 from glinerko.scoring.metrics import Scores, best_threshold, sweep
+from glinerko.scoring.tasks import Standing, choose_thresholds, main_metric, score_task
 from glinerko.sharing.card import write_card
 from glinerko.sharing.publishing import prepare_repository, publish, verify_saved
 from glinerko.sharing.tables import data_table, piece_table, score_table, swap_table
@@ -90,30 +92,28 @@ class Progress:
     sums: torch.Tensor | None = None
     """Of this epoch and process: windows, pieces, and the losses of :meth:`Architecture.summed_losses`."""
     best_epoch: int = 0
-    threshold: float = 0.5
-    scores: Scores = field(default_factory=Scores)
-    """Validation scores of the best epoch, and their threshold."""
+    best: Standing = field(default_factory=Standing)
+    """Of the best epoch."""
 
-    def is_best(self, scores: Scores, threshold: float) -> bool:
+    def is_best(self, standing: Standing) -> bool:
         """Whether this epoch is the best so far; if so it is recorded."""
         # As long as nothing is found, every epoch is the best so far: patience starts with the first F1 above 0.
-        if self.scores.overall.f1 and scores.overall.f1 <= self.scores.overall.f1:
+        if self.best.value and standing.value <= self.best.value:
             return False
-        self.best_epoch, self.threshold, self.scores = self.epoch, threshold, scores
+        self.best_epoch, self.best = self.epoch, standing
         return True
 
     def to_dict(self, sums: list[float]) -> dict[str, Any]:
         """The content for a checkpoint, with the sums of all processes."""
-        best = {"epoch": self.best_epoch, "threshold": self.threshold, "counts": self.scores.counts.tolist()}
+        best = {"epoch": self.best_epoch, **self.best.to_dict()}
         return {"epoch": self.epoch, "done": self.done, "step": self.step, "best": best, "sums": sums}
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any], labels: tuple[str, ...]) -> Progress:
+    def from_dict(cls, content: dict[str, Any], schema: LabelSchema) -> Progress:
         """The progress in the content of a checkpoint."""
         best, where = content["best"], {name: content[name] for name in ("epoch", "done", "step")}
-        scores = Scores.from_counts(best["counts"], labels) if best["epoch"] else Scores()
-        return cls(**where, sums=torch.tensor(content["sums"]), best_epoch=best["epoch"],
-                   threshold=best["threshold"], scores=scores)  # fmt: skip
+        standing = Standing.from_dict(best, schema) if best["epoch"] else Standing()
+        return cls(**where, sums=torch.tensor(content["sums"]), best_epoch=best["epoch"], best=standing)
 
 
 @dataclass
@@ -168,7 +168,7 @@ def main() -> None:
         rows, sources, skipped = load_data(data_args, args.seed, console)
     schema = label_schema(rows["training"], data_args.labels)
     if not data_args.label_descriptions:
-        schema = LabelSchema(schema.labels, {})
+        schema = schema.without_descriptions()
     require_labels(rows["validation"], schema, sources["validation"])
 
     # 2. The swap.
@@ -324,6 +324,7 @@ def backward(
             outputs = model(entry["batch"])
             check_step(outputs, extractor, entry["batch"], entry["ids"])
             losses = extractor.summed_losses(outputs, len(entry["batch"]))
+            losses[0] = losses[0] + extractor.touch_heads() if extractor.settings.tasks else losses[0]
             # DDP averages gradients over processes, so multiply by num_processes to get the sum.
             accelerator.backward(losses[0] * accelerator.num_processes / windows_everywhere)
         sums[1] += entry["batch"].attention_mask.sum()
@@ -338,49 +339,72 @@ def validate_and_keep_best(training: Training, progress: Progress) -> None:
     with averaged_weights(training.optimizer):
         with whole_parameters(training.model):
             predictions = predict(training)
-            by_threshold = sweep(metric, training.examples, predictions.at_threshold, training.collator.schema.labels)
-            threshold = best_threshold(by_threshold)
-            scores = by_threshold[threshold]
-            is_best = progress.is_best(scores, threshold)
+            standing = stand(training, predictions)
+            is_best = progress.is_best(standing)
             reference_scores = extractor.reference_scores() if is_best else None
         weights = accelerator.get_state_dict(training.model) if is_best else None
         if weights and accelerator.is_main_process:
-            f1 = scores.overall.f1
+            f1, thresholds = standing.scores.overall.f1, {name: value for name, (value, _) in standing.tasks.items()}
             claim = Validation(progress.epoch, metric, f1, accelerator.mixed_precision, reference_scores)
-            extractor.configure(threshold=threshold, validation=claim)
+            extractor.configure(threshold=standing.threshold, thresholds=thresholds, validation=claim)
             save = partial(extractor.save_pretrained, state_dict=weights)
             checkpoints.replace_directory(run.output_dir / checkpoints.BEST, save)
     losses = mean_losses(training, accelerator.reduce(progress.sums, reduction="sum"))
     if accelerator.is_main_process:
         rates = {f"{name}_learning_rate": rate for name, rate in learning_rates(training.optimizer).items()}
         where = {"epoch": progress.epoch, "step": progress.step}
-        entry = {**where, **losses, **rates, "threshold": threshold, metric: scores.to_dict()}
+        tasks = {name: {"threshold": at, **scores.to_dict()} for name, (at, scores) in standing.tasks.items()}
+        entry = {**where, **losses, **rates, "threshold": standing.threshold, metric: standing.scores.to_dict()}
+        entry |= {"tasks": tasks, "mean_f1": standing.value} if tasks else {}
         checkpoints.trim_history(run.output_dir / checkpoints.HISTORY, progress.epoch, entry)
+        reached = [f"{metric} {standing.scores.overall.f1:.4f} at threshold {standing.threshold:.2f}"]
+        reached = (reached if standing.scores.labels else []) + [
+            f"{name} {scores.overall.f1:.4f}" for name, (_, scores) in standing.tasks.items()
+        ]
         training.bar.write(
-            f"epoch {progress.epoch}: loss {losses['loss']:.2f}, {metric} {scores.overall.f1:.4f} "
-            f"at threshold {threshold:.2f}{', best so far' if is_best else ''}"
+            f"epoch {progress.epoch}: loss {losses['loss']:.2f}, {', '.join(reached)}"
+            f"{', best so far' if is_best else ''}"
         )
         if predictions.closed_gates:
             training.bar.write(f"  {extractor.gate} shut: {predictions.closed_gates} of {predictions.gates}")
     accelerator.wait_for_everyone()
-    figures = {f"validation/{name}": value for name, value in flat_scores(scores).items()}
-    accelerator.log({**figures, "validation/threshold": threshold, "epoch": progress.epoch}, step=progress.step)
+    figures = {f"validation/{name}": value for name, value in flat_scores(standing).items()}
+    accelerator.log({**figures, "epoch": progress.epoch}, step=progress.step)
+
+
+def stand(training: Training, predictions: Predictions) -> Standing:
+    """The scores of predictions for the validation documents, each task at its best threshold."""
+    schema, examples, metric = training.collator.schema, training.examples, training.args.metric_for_best_model
+    threshold, scores = 0.5, Scores()
+    if schema.labels:
+        by_threshold = sweep(metric, examples, predictions.at_threshold, schema.labels)
+        threshold = best_threshold(by_threshold)
+        scores = by_threshold[threshold]
+    thresholds = choose_thresholds(examples, predictions.found, schema.tasks)
+    found = predictions.found(thresholds) if thresholds else []
+    tasks = {
+        task.name: (thresholds[task.name], score_task(examples, found, task)[main_metric(task)])
+        for task in schema.tasks
+    }
+    return Standing(threshold, scores, tasks)
 
 
 def finish(training: Training, progress: Progress) -> None:
     """Print and log the scores of the best epoch, write the card, and publish if requested."""
     run, args, best = training.run, training.args, training.run.output_dir / checkpoints.BEST
     accelerator, console = run.accelerator, run.console
-    console.print(score_table("Validation", {args.metric_for_best_model: progress.scores.to_dict()}))
+    best_scores = {args.metric_for_best_model: progress.best.scores} if progress.best.scores.labels else {}
+    best_scores |= {name: scores for name, (_, scores) in progress.best.tasks.items()}
+    console.print(score_table("Validation", {name: scores.to_dict() for name, scores in best_scores.items()}))
     console.print(
-        f"Best epoch {progress.best_epoch}, threshold {progress.threshold:.2f}\n"
+        f"Best epoch {progress.best_epoch}, threshold {progress.best.threshold:.2f}\n"
         f"Model    {best}\nHistory  {run.output_dir / checkpoints.HISTORY}\n"
         f"Next     python scripts/eval.py --model {best} --test_file YOUR_TEST.jsonl",
     )
-    figures = {f"best/{name}": value for name, value in flat_scores(progress.scores).items()}
+    figures = {f"best/{name}": value for name, value in flat_scores(progress.best).items()}
     if accelerator.is_main_process:
         card = write_card(best, args.hub_model_id).read_text(encoding="utf-8")
-        figures |= {"best/epoch": progress.best_epoch, "best/threshold": progress.threshold}
+        figures |= {"best/epoch": progress.best_epoch}
         accelerator.log({**figures, "report": card})
     accelerator.wait_for_everyone()
     accelerator.end_training()  # the other processes do not wait for an upload
@@ -468,7 +492,7 @@ def resume(training: Training, path: Path, content: dict[str, Any]) -> Progress:
     """Load a checkpoint; the sums of all processes continue on the first one."""
     accelerator = training.run.accelerator
     accelerator.load_state(str(path))
-    progress = Progress.from_dict(content, training.collator.schema.labels)
+    progress = Progress.from_dict(content, training.collator.schema)
     if not accelerator.is_main_process:
         progress.sums.zero_()
     training.run.console.print(f"Going on from {path}: epoch {progress.epoch}, step {progress.step}")
@@ -513,7 +537,7 @@ def mean_losses(training: Training, sums: torch.Tensor) -> dict[str, float]:
 
 def show_step(training: Training, progress: Progress, sums: torch.Tensor) -> None:
     rates = {f"{name}_lr": f"{rate:.1e}" for name, rate in learning_rates(training.optimizer).items()}
-    loss, f1 = mean_losses(training, sums)["loss"], progress.scores.overall.f1
+    loss, f1 = mean_losses(training, sums)["loss"], progress.best.value
     training.bar.set_postfix(loss=f"{loss:.2f}", **rates, f1=f"{f1:.3f}", refresh=False)
     training.bar.update()
 
@@ -535,11 +559,13 @@ def log_step(training: Training, step: int, sums: torch.Tensor, seconds: float, 
     accelerator.log({f"train/{name}": value for name, value in values.items()}, step=step)
 
 
-def flat_scores(scores: Scores) -> dict[str, float]:
-    """Precision, recall and F1, and the F1 of each label, in the form of trackers."""
-    overall = scores.overall
-    by_label = {f"f1/{label}": score.f1 for label, score in scores.labels.items()}
-    return {"precision": overall.precision, "recall": overall.recall, "f1": overall.f1, **by_label}
+def flat_scores(standing: Standing) -> dict[str, float]:
+    """Threshold, precision, recall and F1, and the F1 of each label and task, in the form of trackers."""
+    overall = standing.scores.overall
+    by_label = {f"f1/{label}": score.f1 for label, score in standing.scores.labels.items()}
+    by_task = {f"f1/{name}": scores.overall.f1 for name, (_, scores) in standing.tasks.items()}
+    flat = {"threshold": standing.threshold, "precision": overall.precision, "recall": overall.recall, "f1": overall.f1}
+    return {**flat, **by_label, **by_task}
 
 
 def report_all(

@@ -247,7 +247,7 @@ def test_windows_to_read_are_as_long_as_those_of_training(model, windows, sample
     assert all(sum(pieces[first:last]) <= room for first, last in row["windows"])
     # Longer descriptions leave as much room for the text.
     described = dict.fromkeys(schema.labels, "아주 긴 설명 " * 10)
-    _, (more, _) = model._prompt(model._entity_schema(described))
+    _, (more, _) = model._prompt(model.entity_schema(described))
     assert more == room
 
 

@@ -23,8 +23,8 @@ from glinerko.corpus.formats.documents import Annotation, FormatOptions
 from glinerko.corpus.formats.repair import repair_offsets
 from glinerko.corpus.formats.sources import Source
 from glinerko.corpus.formats.tags import decode_tags, encode_tags
+from glinerko.corpus.parsing import parse_row
 from glinerko.corpus.reading import load_rows
-from glinerko.corpus.rows import parse_row
 
 TEXT = "당뇨병 환자에게 인슐린을 투여함"
 OTHER = "혈당이 정상임"

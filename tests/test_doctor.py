@@ -23,7 +23,8 @@ LABELS = ("Disease", "Drug")
 
 def examples_of(*documents: tuple[str, dict]) -> list[Example]:
     """Documents ``d0``, ``d1`` ... with mentions given as strings."""
-    from glinerko.corpus.rows import make_row, parse_row
+    from glinerko.corpus.parsing import parse_row
+    from glinerko.corpus.rows import make_row
 
     rows = (
         make_row(**parse_row({"text": text, "entities": entities}, f"d{number}"), place="")

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from glinerko.common import DataError, GlinerkoError, LoadError
-from glinerko.corpus.rows import LabelSchema
+from glinerko.corpus.schema import LabelSchema
 
 _spec = importlib.util.spec_from_file_location("eval_script", ROOT / "scripts" / "eval.py")
 script = sys.modules["eval_script"] = importlib.util.module_from_spec(_spec)

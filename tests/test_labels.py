@@ -15,7 +15,8 @@ from glinerko.common import DataError, read_yaml
 from glinerko.corpus import reading
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.report import report_data
-from glinerko.corpus.rows import Example, LabelSchema, check_labels
+from glinerko.corpus.rows import Example
+from glinerko.corpus.schema import LabelSchema, check_labels
 from glinerko.corpus.splits import load_splits
 
 TEXT = "당뇨병 환자에게 인슐린을 투여한다."

@@ -17,8 +17,9 @@ from conftest import PYTHON, ROOT
 from glinerko.common import DataError, file_digest, read_json_lines
 from glinerko.corpus.corrections import Change, correct_row
 from glinerko.corpus.matching import find_mention
+from glinerko.corpus.parsing import parse_row
 from glinerko.corpus.reading import load_rows
-from glinerko.corpus.rows import Example, Span, parse_row
+from glinerko.corpus.rows import Example, Span
 from glinerko.corpus.words import load_word_splitter
 from glinerko.scoring.candidates import find_candidates, read_candidates
 from glinerko.scoring.review import Kind, review_labels

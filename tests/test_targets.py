@@ -9,7 +9,8 @@ from glinerko.common import DataError
 from glinerko.corpus.processor import Window
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.report import report_data
-from glinerko.corpus.rows import Example, LabelSchema, Mention
+from glinerko.corpus.rows import Example, Mention
+from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.windows import (
     Outcome,
     aligned_windows,

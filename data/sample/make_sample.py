@@ -1,7 +1,11 @@
-"""Write the sample corpus: Korean medical sentences, labelled Disease, Drug, Procedure and Biomarker.
+"""Write the two sample corpora: Korean medical texts, labelled Disease, Drug, Procedure and Biomarker.
 
     python data/sample/make_sample.py                       # the files beside this script, as they are committed
     python data/sample/make_sample.py --train 100000 --output_dir outputs/large
+
+`{train,validation,test}.jsonl` hold sentences with entities. The files of the same names in `tasks/` hold documents of
+one to three sentences for all four tasks of GLiNER2: entities, classifications, relations and structures. An empty list
+of relations or structures says that there are none.
 
 Every sentence is made from a template written for this project; no patient and no published text stands behind it.
 Names are kept apart: a third of each label's names occurs in the test (or validation) sentences alone, and templates
@@ -16,7 +20,9 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 DESCRIPTIONS = {
     "Disease": "질병과 증상",
@@ -186,15 +192,94 @@ IN_PASSING = """
 {Drug|을} 받은 뒤 <Procedure>실 앞에서 대기하였다.
 """.strip().splitlines()
 
+# A mark after `:` says what a slot takes part in, within its sentence. Slots with the same letter are in the relation
+# 치료: the drug is given for the disease. Slots with the same digit are one 처방: drug, amount and route. So the drug
+# `{Drug|을:a1}` treats `{Disease:a}` and is prescribed as `{amount:1}`. `{code}` is a route's abbreviation; `{better}`
+# and `{worse}` say the outcome (경과).
+#
+# Sentences are put together freely. So that no reader infers a treatment across them, each sentence with a relation
+# names both sides, and other sentences say that a drug has another purpose, or that a disease is not treated with one.
+STATED = """
+{Disease|으로:a} 진단되어 {Drug|을:a1} {amount:1} {route:1} 투여하였다.
+{Disease:a}에 대하여 {Drug:a1} {amount:1}을 처방하고 {days}일 뒤 다시 보기로 함.
+{Procedure} 결과 {Disease|이:a} 확인되어 {Drug:a1} {amount:1} {code:1} 시작함.
+{Disease:a} 조절을 위해 {Drug|을:a1} {route:1} 처방하였고 증상은 {better}다.
+{Drug:a1} {amount:1}을 {route:1} 투여하자 {Disease:a} 증상이 {better}다.
+{worse}던 {Disease:a} 증상이 {Drug:a1} {amount:1}을 {route:1} 투여하고 나서 {better}다.
+{Disease:a} 증상이 {Drug:a} 사용 중에도 {worse}기에 {Drug|으로:a1} 바꾸어 {amount:1}을 처방하였다.
+{Disease:a} 소견이 {worse}기에 {Drug|을:a1} 처방하였다.
+{Disease}의 과거력이 있는 환자로, 이번 {Disease:a}에는 {Drug:a1} {amount:1}을 {route:1} 투여하였다.
+{Disease|은} 지켜보기로 하고 {Disease:a}에만 {Drug|을:a1} {route:1} 처방하였다.
+{Biomarker|이} {value}로 높아 {Disease:a} 약제를 {Drug|으로:a1} 바꾸고 {amount:1} {code:1} 처방함.
+{Disease:a}에는 {Drug|을:a1} {route:1}, {Disease:b}에는 {Drug|을:b2} {route:2} 각각 처방하였다.
+{Disease|과:a} {Disease:b}에 대하여 각각 {Drug:a1} {amount:1}, {Drug:b2} {amount:2}을 처방함.
+{Disease:a} 치료로 {Drug:a1} {amount:1} {code:1}, {Drug:a2} {amount:2} {code:2} 병용함.
+입원 전부터 쓰던 {Drug:1} {amount:1}을 {route:1} 이어서 처방하였다.
+{Biomarker|이} {value}로 낮아 {Drug|을:1} {amount:1}으로 줄여 처방하였다.
+{Procedure} 당일 {Drug:1} {amount:1}, 다음 날 {Drug:2} {amount:2}을 투여함.
+{Procedure} 전처치로 {Drug:1} {amount:1}을 {route:1} 투여하였다.
+타과 지속 약: {Drug:1} {amount:1} {code:1}, {Drug:2} {amount:2} {code:2}, {Drug:3} {amount:3} {code:3} 처방.
+{Drug|은:a} {Disease:a} 치료에 급여로 인정한다.
+{Disease:a} 환자에게는 {Drug|을:a} 1차 약제로 권고한다.
+{Disease|으로:a} {Drug|을:a} 복용해 왔으며 증상은 {better}다.
+{Drug|을:a} 쓰면서 {Disease:a} 증상은 {better}으나 감량한 뒤 다시 {worse}다.
+{Disease:a} 치료에 쓴 {Drug:a}의 비용은 1회 {amount}까지 급여 대상이다.
+{Disease:a} 때문에 {Drug|을:a} 먹던 중 {Disease|이} 새로 생겨 {Procedure|을} 시행하였다.
+{Disease:a}에 쓰던 {Drug|은:a} 부작용인 {Disease} 때문에 끊었다.
+""".strip().splitlines()
+
+UNRELATED = """
+{Drug} 투여 후 {Disease|이} 발생하였다.
+{Drug|을} 맞은 직후 {Disease} 증상이 나타나 점차 {worse}다.
+{Drug|이} {Disease|을} 일으킬 수 있음을 설명하였다.
+{Disease}에는 {Drug|을} 쓰지 않는다.
+{Drug|은} {Disease}에 허가되지 않아 급여로 인정하지 아니한다.
+{Disease}의 과거력이 있고, 그와 무관하게 복용하던 {Drug|은} 중단하였다.
+{Disease} 병력을 확인하고 {Drug} {amount} 처방은 취소하였다.
+{Disease|은} {Procedure|으로} 치료하였고 {Drug|은} 쓰지 않았다.
+{Drug} {amount}을 희석하여 피내에 주사한 과민반응 시험은 음성이었다.
+{Drug} 포장에는 1회분이 {amount}이라고 적혀 있다.
+쓰고 남은 {Drug} {amount}은 약국에 반납하였다.
+{Drug|과} {Drug}의 상호작용에 대하여 약사가 설명하였다.
+가족 중 {Disease} 환자가 있으며 본인의 {Drug} 복용력은 없다.
+{Disease|이} 의심되어 {Procedure|을} 의뢰하였다.
+{Procedure|을} 받은 뒤 {Disease} 증상은 {better}다.
+{Procedure}상 {Disease} 소견이 지난번보다 {worse}음을 확인하였다.
+{Disease} 증상이 악화되면 바로 내원하도록 안내하였다.
+호전 여부는 {Procedure} 후에 판단하기로 하였다.
+정맥로를 확보하고 {Biomarker|을} 다시 측정하였다.
+{Biomarker} {value}로 확인, {Procedure} 결과는 기다리는 중.
+{Biomarker|은} {value}, {Biomarker|은} {value}로 측정되었다.
+""".strip().splitlines()
+
+NOTHING = [
+    *WITHOUT_ENTITIES,
+    *(template for template in IN_PASSING if template.startswith("<")),
+    "환자가 느끼는 통증은 {better}다.",
+    "밤사이 불편감이 {worse}다.",
+]
+
 VALUES = ["7.2%", "8.9%", "142 mg/dL", "3.1 mg/dL", "12.5", "0.8", "56 U/L", "230 U/L", "4.6 mmol/L", "9.8 g/dL", "88%"]
 DOSES = ["5mg", "10mg", "20 mg", "500mg", "1g", "40 mg/일", "10 U", "0.5mg/kg", "75mg"]
+ROUTES = {
+    "경구로": "경구", "경구제로": "경구", "정맥으로": "정맥", "정맥 주사로": "정맥", "피하 주사로": "피하", "피하주사로": "피하",
+    "PO": "경구", "p.o.": "경구", "IV": "정맥", "i.v.": "정맥", "SC": "피하", "s.c.": "피하",
+}  # fmt: skip
+# What fills other slots of the documents. The outcomes are stems of the past tense, which take any ending.
+WORDS = {
+    "amount": ["2.5mg", "5 mg", "12.5mg", "15mg", "30 mg", "60mg", "100 mg", "250 mg", "1.5g", "2 g", "50mcg", "6 U"],
+    "route": [form for form in ROUTES if form.endswith("로")],
+    "code": [form for form in ROUTES if not form.endswith("로")],
+    "better": ["호전되었", "좋아졌", "나아졌", "가라앉았", "줄었", "감소하였", "완화되었", "한결 덜해졌"],
+    "worse": ["악화되었", "심해졌", "나빠졌", "더 나빠졌", "늘었", "증가하였", "뚜렷해졌", "한층 더해졌"],
+}  # fmt: skip
 # Whether the Korean reading of a final letter or digit ends in a consonant, and whether in ㄹ.
 CLOSED_ENDINGS, L_ENDINGS = set("013678LMNRlmnr"), set("178LRlr")
 PARTICLES = {
     "을": ("을", "를"), "은": ("은", "는"), "이": ("이", "가"), "과": ("과", "와"),
     "으로": ("으로", "로"), "이나": ("이나", "나"), "에서": ("에서", "에서"),
 }  # fmt: skip
-SLOT = re.compile(r"\{(\w+)(?:\|(\w+))?\}|<(\w+)>")
+SLOT = re.compile(r"\{(\w+)(?:\|(\w+))?(?::(\w+))?\}|<(\w+)>")
 LABELS = tuple(DESCRIPTIONS)
 
 
@@ -210,51 +295,131 @@ def with_particle(name: str, particle: str) -> str:
     return name + (after_vowel if not closed or (particle == "으로" and ends_in_l) else after_consonant)
 
 
-def fill(template: str, names: dict[str, list[str]], draw: random.Random) -> tuple[str, list[tuple[str, int, int]]]:
-    """One sentence and its entities as ``(label, start, end)``; no name is used twice."""
-    text, entities, used, position = "", [], set(), 0
-    for slot in SLOT.finditer(template):
-        text += template[position : slot.start()]
-        position = slot.end()
-        kind, particle, passing = slot.groups()
-        label = passing or kind
-        if label not in LABELS:
-            choices = {
-                "age": str(draw.randint(19, 88)), "sex": draw.choice(["남자", "여자", "남성", "여성"]),
-                "days": str(draw.randint(2, 9)), "value": draw.choice(VALUES), "dose": draw.choice(DOSES),
-                "up": draw.choice(["로", "까지", " 수준으로"]),
-            }  # fmt: skip
-            text += choices[label]
+class Slot(NamedTuple):
+    """A filled slot of a template that is no mention in passing; ``marks`` are unique over the sentences of a text."""
+
+    kind: str
+    marks: list[str]
+    text: str
+    start: int
+    end: int
+
+    @property
+    def mention(self) -> dict[str, str | int]:
+        return {"text": self.text, "start": self.start, "end": self.end}
+
+
+def fill(templates: list[str], names: dict[str, list[str]], draw: random.Random) -> tuple[str, list[Slot]]:
+    """A text, one sentence for each template, and its slots in reading order; no name is used twice."""
+    text, slots, used = "", [], set()
+    for sentence, template in enumerate(templates):
+        text, position = text + " " * (sentence > 0), 0
+        for slot in SLOT.finditer(template):
+            text += template[position : slot.start()]
+            position = slot.end()
+            kind, particle, marks, passing = slot.groups()
+            label = passing or kind
+            if label in LABELS:
+                word = draw.choice([name for name in names[label] if name not in used])
+                used.add(word)
+            elif label in WORDS:
+                word = draw.choice(WORDS[label])
+            else:
+                word = {
+                    "age": str(draw.randint(19, 88)), "sex": draw.choice(["남자", "여자", "남성", "여성"]),
+                    "days": str(draw.randint(2, 9)), "value": draw.choice(VALUES), "dose": draw.choice(DOSES),
+                    "up": draw.choice(["로", "까지", " 수준으로"]),
+                }[label]  # fmt: skip
+            if not passing:
+                unique = [f"{sentence}{mark}" for mark in marks or ""]
+                slots.append(Slot(kind, unique, word, len(text), len(text) + len(word)))
+            text += with_particle(word, particle) if particle else word
+        text += template[position:]
+    return text, slots
+
+
+def task_fields(slots: list[Slot]) -> dict:
+    """The classifications, relations and structures of a document."""
+    groups: dict[str, dict[str, list[Slot]]] = {}
+    for slot in slots:
+        for mark in slot.marks:
+            groups.setdefault(mark, {}).setdefault(slot.kind, []).append(slot)
+    relations, prescriptions = [], []
+    for mark, group in groups.items():
+        if mark[-1].isalpha():
+            for drug, disease in product(group["Drug"], group["Disease"]):
+                relations.append({"치료": {"head": drug.mention, "tail": disease.mention}})
             continue
-        name = draw.choice([name for name in names[label] if name not in used])
-        used.add(name)
-        if not passing:
-            entities.append((label, len(text), len(text) + len(name)))
-        text += with_particle(name, particle) if particle else name
-    return text + template[position:], entities
+        prescription = {"약물": group["Drug"][0].mention}
+        if "amount" in group:
+            prescription["용량"] = group["amount"][0].mention
+        for slot in group.get("route", []) + group.get("code", []):
+            prescription["경로"] = {"value": ROUTES[slot.text], "choices": ["경구", "정맥", "피하"]}
+        prescriptions.append({"처방": prescription})
+
+    kinds = {slot.kind for slot in slots}
+    contents = dict(zip(LABELS, ["진단", "투약", "시술", "검사 수치"], strict=True))
+    outcomes = [{"better": "호전", "worse": "악화"}[slot.kind] for slot in slots if slot.kind in ("better", "worse")]
+    return {
+        "classifications": [
+            {"task": "경과", "labels": ["호전", "악화", "언급 없음"], "true_label": (outcomes or ["언급 없음"])[-1:]},
+            {
+                "task": "내용",
+                "labels": list(contents.values()),
+                "true_label": [content for label, content in contents.items() if label in kinds],
+                "multi_label": True,
+            },
+        ],
+        "relations": relations,
+        "json_structures": prescriptions,
+        "relation_descriptions": {"치료": "약물로 질병을 치료함"},
+        "json_descriptions": {"처방": {"약물": "처방된 약물", "용량": "한 번에 쓰는 양", "경로": "투여 경로"}},
+    }
+
+
+def document_pools(number: int, draw: random.Random) -> list[list[str]]:
+    """The templates from which each sentence of a document is chosen."""
+    # Even steps, not draws: small splits get the shares of large ones.
+    kind, others = number * 0.618 % 1, draw.randint(0, 2)
+    if kind < 0.12:
+        return [NOTHING] * (1 + others)
+    first, weights = (UNRELATED, (0, 3, 2)) if kind < 0.34 else (STATED, (1, 4, 3))
+    pools = [first, *draw.choices([STATED, UNRELATED, NOTHING], weights, k=others)]
+    draw.shuffle(pools)
+    return pools
 
 
 def make_rows(
-    split: str, count: int, own_share: float, lexicon: dict[str, dict[str, list[str]]], seed: int, others: set[str]
+    name: str, count: int, own_share: float, lexicon: dict[str, dict[str, list[str]]], seed: int, others: set[str]
 ) -> Iterator[dict]:
-    """``count`` rows of a split; a sentence draws from the names of the split alone with probability ``own_share``.
+    """``count`` rows of a split, ``test``, or of its documents, ``tasks-test``.
 
-    ``others`` are the texts of the other splits, none of which occurs again.
+    A text draws from the names of the split alone with probability ``own_share``. ``others`` are the texts of the other
+    splits, none of which occurs again.
     """
-    draw = random.Random(f"{seed}-{split}")
+    draw = random.Random(f"{seed}-{name}")
+    split, with_tasks = name.removeprefix("tasks-"), name.startswith("tasks-")
     number = 0
     while number < count:
-        kind = draw.random()
-        templates = WITHOUT_ENTITIES if kind < 0.08 else IN_PASSING if kind < 0.18 else TEMPLATES
+        if with_tasks:
+            pools = document_pools(number, draw)
+        else:
+            kind = draw.random()
+            pools = [WITHOUT_ENTITIES if kind < 0.08 else IN_PASSING if kind < 0.18 else TEMPLATES]
         own = draw.random() < own_share
         names = {label: lexicon[split][label] if own else lexicon["train"][label] for label in LABELS}
-        text, entities = fill(draw.choice(templates), names, draw)
+        templates: list[str] = []
+        for pool in pools:
+            templates.append(draw.choice([template for template in pool if template not in templates]))
+        text, slots = fill(templates, names, draw)
         if text in others:
             continue
         mentions: dict[str, list] = {}
-        for label, start, end in entities:
-            mentions.setdefault(label, []).append({"text": text[start:end], "start": start, "end": end})
-        yield {"id": f"{split}-{number}", "text": text, "entities": mentions, "entity_descriptions": DESCRIPTIONS}
+        for slot in slots:
+            if slot.kind in LABELS:
+                mentions.setdefault(slot.kind, []).append(slot.mention)
+        row = {"id": f"{name}-{number}", "text": text, "entities": mentions, "entity_descriptions": DESCRIPTIONS}
+        yield row | task_fields(slots) if with_tasks else row
         number += 1
 
 
@@ -273,27 +438,30 @@ def split_names(seed: int) -> dict[str, dict[str, list[str]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", type=int, default=600, help="training sentences (default: 600)")
-    parser.add_argument("--validation", type=int, default=100, help="validation sentences (default: 100)")
-    parser.add_argument("--test", type=int, default=100, help="test sentences (default: 100)")
+    parser.add_argument("--train", type=int, help="training rows of each corpus (default: 600)")
+    parser.add_argument("--validation", type=int, help="validation rows of each corpus (default: 100)")
+    parser.add_argument("--test", type=int, help="test rows of each corpus (default: 100 sentences, 150 documents)")
     parser.add_argument("--seed", type=int, default=42, help="seed of names and sentences (default: 42)")
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent, help="where the files go")
     options = parser.parse_args()
 
     lexicon = split_names(options.seed)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    written: set[str] = set()
-    # The small splits first: their texts are what has to be kept in mind.
-    for split, own_share in {"test": 0.42, "validation": 0.42, "train": 0.0}.items():
-        path = options.output_dir / f"{split}.jsonl"
-        texts = set()
-        with path.open("w", encoding="utf-8") as file:
-            for row in make_rows(split, getattr(options, split), own_share, lexicon, options.seed, written):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                texts.add(row["text"])
-        if split != "train":
-            written |= texts
-        print(f"{path}: {getattr(options, split)} sentences")
+    for directory, prefix, test in (".", "", 100), ("tasks", "tasks-", 150):
+        (options.output_dir / directory).mkdir(parents=True, exist_ok=True)
+        written: set[str] = set()
+        # The small splits first: their texts are what has to be kept in mind.
+        for split, default, own_share in ("test", test, 0.42), ("validation", 100, 0.42), ("train", 600, 0.0):
+            path = options.output_dir / directory / f"{split}.jsonl"
+            size = getattr(options, split)
+            size = default if size is None else size
+            texts = set()
+            with path.open("w", encoding="utf-8") as file:
+                for row in make_rows(prefix + split, size, own_share, lexicon, options.seed, written):
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    texts.add(row["text"])
+            if split != "train":
+                written |= texts
+            print(f"{path}: {size} rows")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from typing import Any
 
 from glinerko.common import DataError, parse_json_lines
 from glinerko.corpus.matching import compose
-from glinerko.corpus.rows import Example, SpanKey, body_key, parse_row
+from glinerko.corpus.parsing import body_key, parse_row
+from glinerko.corpus.rows import Example, SpanKey
 
 ACCEPT, REJECT, SKIP = "accept", "reject", "skip"
 """The possible decisions about a finding. Only ``accept`` changes a row."""
@@ -127,7 +128,7 @@ def correct_row(raw: Mapping[str, Any], row: Mapping[str, Any], changes: Iterabl
     A mention that is not in the text stays a string. Keys that are not read here are kept.
 
     Args:
-        raw: The object of the row, in any of the forms of :func:`glinerko.corpus.rows.parse_row`.
+        raw: The object of the row, in any of the forms of :func:`glinerko.corpus.parsing.parse_row`.
         row: The same row as it was read.
 
     Raises:

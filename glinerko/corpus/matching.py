@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
+from typing import Any
+
+from glinerko.common import check_unicode, kind_of
 
 # White space, and the invisible characters that come with text from web pages and word processors.
 _SPACE = r"[\s\u00ad\u200b-\u200d\u2060\ufeff]"
@@ -118,3 +121,31 @@ def _script(character: str) -> str:
     if "가" <= character <= "힣":
         return "Hangul"
     return "digit" if character.isdigit() else "letter" if character.isalpha() else ""
+
+
+def parse_mention(text: str, where: str, value: Any) -> tuple[str, list[tuple[int, int]]]:
+    """A mention as a user writes it, a string or ``{"text", "start", "end"}``: its string and where it stands.
+
+    Args:
+        where: Names the mention in messages.
+
+    Raises:
+        ValueError: With the reason.
+    """
+    if isinstance(value, str):
+        check_unicode(where, value)
+        if not strip(value):
+            raise ValueError(f"{where} is empty")
+        return value, find_mention(text, value)
+    if not isinstance(value, Mapping) or not {"text", "start", "end"} <= value.keys():
+        raise ValueError(
+            f"{where} must be a string or an object with 'text', 'start' and 'end', found {kind_of(value)}"
+        )
+    surface, start, end = value["text"], value["start"], value["end"]
+    if not isinstance(surface, str) or type(start) is not int or type(end) is not int:
+        raise ValueError(f"{where}: 'text' must be a string, 'start' and 'end' whole numbers")
+    if not 0 <= start < end <= len(text):
+        raise ValueError(f"{where}: offsets [{start}, {end}) lie outside the text of {len(text)} characters")
+    if compose(text[start:end])[0] != compose(surface)[0]:
+        raise ValueError(f"{where}: the text at offsets [{start}, {end}) is not the mention")
+    return surface, [(start, end)]

@@ -9,9 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from gliner2.inference.schema import Schema
 from gliner2.processor import PreprocessedBatch, SamplingConfig, SchemaTransformer
 
-from glinerko.corpus.rows import LabelSchema, Offsets, Span
+from glinerko.corpus.rows import Offsets, Span
+from glinerko.corpus.schema import RELATIONS, STRUCTURES, LabelSchema
 from glinerko.corpus.tokens import MARK, ContinuationTokenizer
 from glinerko.corpus.words import WordSplitter, as_word_splitter
 
@@ -29,10 +31,28 @@ class Window:
 
 
 @dataclass(frozen=True)
+class RecordTarget:
+    """An instance of a structure, or a relation, as a target: its values lie in one window.
+
+    ``values`` are fields with every place where a value stands; ``chosen`` are fields with a value from their choices.
+    """
+
+    task: str
+    values: list[tuple[str, list[Offsets]]]
+    chosen: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class TrainingWindow(Window):
-    """A window with its gold: spans of ``labels`` aligned to the words. Only training makes these."""
+    """A window with its gold, aligned to the words: spans of ``labels``, classes, records. Only training makes these.
+
+    ``asked`` are the kinds of tasks for which the document was annotated: only those are in the prompt.
+    """
 
     targets: list[Span] = field(default_factory=list)
+    asked: tuple[str, ...] = ()
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    records: list[RecordTarget] = field(default_factory=list)
 
 
 class SplitText(str):
@@ -107,7 +127,8 @@ class KoreanSchemaTransformer(SchemaTransformer):
             tokenizer=tokenizer,
             word_splitter=CarriedWordSplitter(word_splitter, continuation),
             token_pooling=token_pooling,
-            sampling_config=SamplingConfig(shuffle_entities=True),
+            # A relation or a field that is left out of a prompt would make the number of instances wrong.
+            sampling_config=SamplingConfig(shuffle_entities=True, remove_relations_prob=0, remove_json_field_prob=0),
         )
         # A word without a piece (a control character) gets the unknown one: gliner2 would have no state for it.
         tokenize = continuation.tokenize if continuation else tokenizer.tokenize
@@ -214,13 +235,62 @@ class KoreanSchemaTransformer(SchemaTransformer):
 
 
 def gliner2_schema(window: Window, schema: LabelSchema) -> dict[str, Any]:
-    """The labels, descriptions and targets of a window in gliner2's own form.
+    """The labels, tasks, descriptions and targets of a window in gliner2's own form.
 
     Targets are given by offsets: as strings, gliner2 would search for them and drop those that it does not find.
     """
-    entities: dict[str, list] = {label: [] for label in window.labels}
-    for span in window.targets if isinstance(window, TrainingWindow) else ():
-        mention = {"text": window.text[span.start : span.end], "start": span.start, "end": span.end}
-        entities[span.label].append(mention)
-    descriptions = {label: schema.descriptions[label] for label in window.labels if label in schema.descriptions}
-    return {"entities": entities, "entity_descriptions": descriptions}
+    tasks = Schema.from_dict(schema.to_request()).build() if schema.tasks else {}
+    gold = window if isinstance(window, TrainingWindow) else None
+    record: dict[str, Any] = {name: tasks[name] for name in ("relation_descriptions", "json_descriptions") if tasks}
+    if gold is None:
+        record |= {
+            name: tasks[name]
+            for name in (*_INSTANCES.values(), "classifications", "record_metadata")
+            if tasks.get(name)
+        }
+    elif tasks:
+        record["record_metadata"] = tasks.get("record_metadata", {})
+        record["classifications"] = [
+            {**task, "true_label": list(gold.classes[task["task"]])}
+            for task in tasks["classifications"]
+            if task["task"] in gold.classes
+        ]
+        for kind, name in _INSTANCES.items():
+            if kind in gold.asked:
+                record[name] = [each for empty in tasks[name] for each in _fill(empty, gold)]
+    if window.labels:
+        entities: dict[str, list] = {label: [] for label in window.labels}
+        for span in gold.targets if gold else ():
+            entities[span.label].append(_mention(window.text, span.start, span.end))
+        descriptions = {label: schema.descriptions[label] for label in window.labels if label in schema.descriptions}
+        record |= {"entities": entities, "entity_descriptions": descriptions}
+    return record
+
+
+_INSTANCES = {RELATIONS: "relations", STRUCTURES: "json_structures"}
+"""gliner2's key for the instances of each kind."""
+
+
+def _fill(empty: Mapping[str, Mapping[str, Any]], window: TrainingWindow) -> list[dict[str, dict[str, Any]]]:
+    """The records of a window in gliner2's form; the empty one if there are none.
+
+    Only the first one has the choices of fields: gliner2 writes them into the text once for each instance that has
+    them, and the number would tell how many instances there are.
+    """
+    ((name, fields),) = empty.items()
+    filled = []
+    for record in (each for each in window.records if each.task == name):
+        values: dict[str, Any] = {}
+        for field_name, places in record.values:
+            values.setdefault(field_name, []).extend(_mention(window.text, *place) for place in places)
+        for field_name, value in record.chosen:
+            values.setdefault(field_name, []).append(value)
+        filled.append({field_name: values.get(field_name, "") for field_name in fields})
+    for field_name, value in fields.items():
+        if isinstance(value, Mapping) and filled:
+            filled[0][field_name] = {**value, "value": filled[0][field_name]}
+    return [{name: instance} for instance in filled] or [dict(empty)]
+
+
+def _mention(text: str, start: int, end: int) -> dict[str, Any]:
+    return {"text": text[start:end], "start": start, "end": end}

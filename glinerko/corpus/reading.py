@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from itertools import islice
@@ -22,21 +24,16 @@ from glinerko.common import (
     JSON_BEGIN,
     DataError,
     __version__,
+    check_unicode,
     check_writable,
     first_line,
     parse_json,
     read_lines,
     write_json_lines,
 )
-from glinerko.corpus.rows import (
-    ROW_FEATURES,
-    LabelSchema,
-    check_labels,
-    check_unicode,
-    make_row,
-    parse_row,
-    unparse_row,
-)
+from glinerko.corpus.parsing import parse_row, unparse_row
+from glinerko.corpus.rows import ENTITIES, ROW_FEATURES, make_row
+from glinerko.corpus.schema import STRUCTURES, LabelSchema, Task, check_labels, merge_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +82,7 @@ def load_rows(
 
 
 def _select_labels(row: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    labels = labels if ENTITIES in row["annotated"] else ()
     kept = [mention for mention in row["mentions"] if mention["label"] in labels]
     return {"labels": list(labels), "mentions": kept, "left_out": len(row["mentions"]) - len(kept)}
 
@@ -247,12 +245,15 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
 
 
 def label_schema(rows: Dataset, labels: Sequence[str] | None = None) -> LabelSchema:
-    """The labels of ``rows``, those with a description first, in the order of their first occurrence.
+    """The labels of ``rows``, those with a description first, in the order of their first occurrence, and the tasks.
 
     All prompts use this one order. The order of each row would tell which labels occur in it.
 
+    Args:
+        labels: The labels of entities; all by default.
+
     Raises:
-        DataError: The rows name no label.
+        DataError: The rows name neither a label nor a task, or a task in two ways.
     """
     described: dict[str, str] = {}
     seen: dict[str, None] = {}
@@ -261,16 +262,28 @@ def label_schema(rows: Dataset, labels: Sequence[str] | None = None) -> LabelSch
             described.setdefault(entry["label"], entry["description"])
         seen.update(dict.fromkeys(row["labels"]))
     names = check_labels(labels or dict.fromkeys((*described, *seen)))
-    if not names:
+    tasks = merge_tasks(Task.from_dict(task) for text in dict.fromkeys(rows["tasks"]) for task in json.loads(text))
+    if not names and not tasks:
         raise DataError("the rows name no label: neither in 'entities' nor in 'entity_descriptions'")
-    return LabelSchema(names, {label: described[label] for label in names if label in described})
+    descriptions = {label: described[label] for label in names if label in described}
+    return LabelSchema(names, descriptions, tuple(_with_record(task, rows) for task in tasks))
+
+
+def _with_record(task: Task, rows: Dataset) -> Task:
+    """A structure with its instances formed around the first field that all of them have, unless rows say how."""
+    if task.kind != STRUCTURES or task.record:
+        return task
+    instances = (each["values"] for records in rows["records"] for each in records if each["task"] == task.name)
+    always = set(task.labels).intersection(*({value["label"] for value in values} for values in instances))
+    anchor = next((name for name in task.labels if name in always and name not in task.choices), None)
+    return replace(task, record={"mode": "natural", "anchor": anchor} if anchor else {"mode": "latent"})
 
 
 def require_labels(rows: Dataset, schema: LabelSchema, source: str) -> None:
-    """Stop if ``rows`` hold mentions of labels that are not in ``schema``.
+    """Stop if ``rows`` hold mentions of labels, or classes, that are not in ``schema``.
 
     Raises:
-        DataError: Naming these labels.
+        DataError: Naming them.
     """
     unknown = {m["label"] for mentions in rows["mentions"] for m in mentions} - set(schema.labels)
     if unknown:
@@ -278,3 +291,11 @@ def require_labels(rows: Dataset, schema: LabelSchema, source: str) -> None:
             f"{source}: mentions of labels that are not asked for: {', '.join(sorted(unknown))} "
             f"(known: {', '.join(schema.labels)}); `--labels` chooses the labels to use"
         )
+    known = {task.name: task for task in schema.tasks}
+    for task in label_schema(rows, schema.labels or None).tasks if known else ():
+        others = [label for label in task.labels if task.name in known and label not in known[task.name].labels]
+        if others:
+            raise DataError(
+                f"{source}: {task.name!r} has {', '.join(others)}, which is not asked for "
+                f"(known: {', '.join(known[task.name].labels)})"
+            )

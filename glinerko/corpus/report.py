@@ -16,13 +16,24 @@ from transformers import PreTrainedTokenizerBase
 
 from glinerko.common import LoadError, write_json_lines
 from glinerko.corpus.processor import KoreanSchemaTransformer
-from glinerko.corpus.rows import Example, LabelSchema
+from glinerko.corpus.rows import ENTITIES, Example
+from glinerko.corpus.schema import CLASSIFICATIONS, RELATIONS, LabelSchema
 from glinerko.corpus.splits import contradicting_texts
 from glinerko.corpus.tokens import pieces_of
 from glinerko.corpus.windows import Outcome, classify_spans
 from glinerko.corpus.words import WordSplitter, load_word_splitter
 
 _ORDER = {outcome.value: rank for rank, outcome in enumerate(Outcome)}
+
+
+@dataclass
+class TaskReport:
+    """What a corpus holds of a task beside entities."""
+
+    documents: int = 0
+    """Those that were annotated for it."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Documents by class; or relations and instances, documents without one, and values by field and outcome."""
 
 
 @dataclass
@@ -50,6 +61,8 @@ class DataReport:
     """Those that the text has with other white space or in another Unicode form."""
     contradicting_texts: list[list[str]] = field(default_factory=list)
     """See :func:`glinerko.corpus.splits.contradicting_texts`."""
+    tasks: dict[str, TaskReport] = field(default_factory=dict)
+    """The tasks beside entities."""
     unused_keys: dict[str, int] = field(default_factory=dict)
     """The rows that have each key which is not used here."""
 
@@ -65,7 +78,9 @@ class DataReport:
 
 
 def report_data(aligned: Dataset, schema: LabelSchema, source: str, listing: Path | None = None) -> DataReport:
-    """Account for every mention; a mention counts by its best occurrence: it is a target if any occurrence is.
+    """Account for every mention, class and value.
+
+    A mention counts by its best occurrence: it is a target if any occurrence is.
 
     Args:
         aligned: Rows of :func:`glinerko.corpus.windows.align_gold`.
@@ -80,11 +95,13 @@ def report_data(aligned: Dataset, schema: LabelSchema, source: str, listing: Pat
     for row in aligned:
         report.windows += len(row["windows"])
         report.words += len(row["words"])
-        report.documents_without_labels += not row["labels"]
+        report.documents_without_labels += not row["labels"] and ENTITIES in row["annotated"]
         report.documents_with_all_labels += not row["labels"] or set(schema.labels) <= set(row["labels"])
         report.mentions_left_out += row["left_out"]
         unused.update(row["unused"])
-        for mention, outcomes in zip(Example.from_row(row).mentions, row["outcomes"], strict=True):
+        example = Example.from_row(row)
+        unreached += _report_tasks(report.tasks, example, row["record_outcomes"], schema)
+        for mention, outcomes in zip(example.mentions, row["outcomes"], strict=True):
             report.mentions_matched_loosely += any(
                 row["text"][start:end] != mention.text for start, end in mention.spans
             )
@@ -102,6 +119,36 @@ def report_data(aligned: Dataset, schema: LabelSchema, source: str, listing: Pat
     if listing is not None:
         write_json_lines(listing, unreached)
     return report
+
+
+def _report_tasks(
+    tasks: dict[str, TaskReport], example: Example, outcomes: Sequence[Sequence[str]], schema: LabelSchema
+) -> list[dict[str, Any]]:
+    """Count the classes, relations and instances of a document; returns its values that are no target."""
+    unreached = []
+    for task in schema.tasks:
+        report = tasks.setdefault(task.name, TaskReport())
+        counts = Counter(report.counts)
+        if task.kind == CLASSIFICATIONS:
+            report.documents += task.name in example.classes
+            counts.update(example.classes.get(task.name, ()))
+        elif task.kind in example.annotated:
+            of_task = [
+                (record, of_values)
+                for record, of_values in zip(example.records, outcomes, strict=True)
+                if record.task == task.name
+            ]
+            report.documents += 1
+            counts["documents with none"] += not of_task
+            counts["relations" if task.kind == RELATIONS else "instances"] += len(of_task)
+            for record, of_values in of_task:
+                for value, outcome in zip(record.values, of_values, strict=True):
+                    counts[f"{value.label}: {outcome}"] += 1
+                    if outcome != Outcome.TARGET.value:
+                        where = {"id": example.id, "label": f"{task.name}.{value.label}", "mention": value.text}
+                        unreached.append({**where, "cause": outcome, "spans": [list(span) for span in value.spans]})
+        report.counts = {name: count for name, count in counts.items() if count}
+    return unreached
 
 
 def measure_reach(

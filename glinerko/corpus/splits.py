@@ -45,7 +45,7 @@ def load_splits(
         train_file, dataset_name=dataset_name, max_rows=max_train_samples, named_labels_only=True, **options
     )
     source = train_file or dataset_name
-    _require_mentions(rows, source)
+    _require_gold(rows, source)
     if validation_file is not None:
         validation, bad_validation = load_rows(validation_file, **options)
         names = {"training": source, "validation": validation_file}
@@ -56,17 +56,18 @@ def load_splits(
         names = {split: f"{source}, {split} split" for split in ("training", "validation")}
     splits = {"training": rows, "validation": validation}
     for split, part in splits.items():
-        _require_mentions(part, names[split])
+        _require_gold(part, names[split])
     return splits, names, {"training": bad, "validation": bad_validation}
 
 
-def _require_mentions(rows: Dataset, source: str) -> None:
-    """Stop if no mention occurs in its text.
+def _require_gold(rows: Dataset, source: str) -> None:
+    """Stop if no mention occurs in its text, and there are no classes, relations or structures either.
 
     Raises:
         DataError: Naming the source.
     """
-    if not any(mention["spans"] for mentions in rows["mentions"] for mention in mentions):
+    found = any(mention["spans"] for mentions in rows["mentions"] for mention in mentions)
+    if not found and not any(map(any, (rows["classes"], rows["records"]))):
         absent = sum(map(len, rows["mentions"]))
         lack = f"none of {absent:,} mentions is in its text" if absent else f"no mention in {len(rows):,} documents"
         raise DataError(f"{source}: {lack}: nothing can be learned, and no epoch or threshold can be chosen")

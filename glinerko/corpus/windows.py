@@ -8,7 +8,8 @@ counted, with its cause, and never reaches gliner2.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import accumulate, pairwise
 from typing import Any
@@ -17,13 +18,24 @@ from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 
 from glinerko.common import DataError, __version__
-from glinerko.corpus.processor import KoreanSchemaTransformer, TrainingWindow, Window, gliner2_schema
-from glinerko.corpus.rows import OFFSETS, Example, LabelSchema, Offsets, Span
+from glinerko.corpus.processor import KoreanSchemaTransformer, RecordTarget, TrainingWindow, Window, gliner2_schema
+from glinerko.corpus.rows import ENTITIES, OFFSETS, Example, Offsets, Record, Span
+from glinerko.corpus.schema import CLASSIFICATIONS, RELATIONS, STRUCTURES, LabelSchema
 
 MAX_LENGTH, WINDOW_OVERLAP = 512, 64
 """Pieces in a window, and pieces that it may share with the window before it."""
 
 _WINDOW_COLUMNS = {"words": OFFSETS, "windows": OFFSETS}
+_PLACES = {"label": Value("string"), "spans": OFFSETS}
+_CHOSEN = {"label": Value("string"), "text": Value("string")}
+_ALIGNED_COLUMNS = {
+    "outcomes": List(List(Value("string"))),
+    "record_outcomes": List(List(Value("string"))),
+    "record_targets": List(
+        {"window": Value("int32"), "record": Value("int32"), "task": Value("string"), "values": List(_PLACES),
+         "chosen": List(_CHOSEN)}
+    ),
+}  # fmt: skip
 
 
 class Outcome(str, Enum):
@@ -35,7 +47,12 @@ class Outcome(str, Enum):
     TOO_WIDE = "wider than max_width"
     OUTSIDE_WINDOWS = "outside every window"
     NESTED = "nested in a span of its label"
+    APART = "not in one window with the rest of its record"
+    TOO_MANY = "of a record too many for its window"
     TARGET = "target"
+
+
+_RANKS = {outcome: rank for rank, outcome in enumerate(Outcome)}
 
 
 def cut_windows(words: Sequence[Offsets], pieces: Sequence[int], max_pieces: int, overlap: int) -> list[Offsets]:
@@ -154,20 +171,31 @@ def text_room(
     return room, window_overlap
 
 
-def align_gold(documents: Dataset, max_width: int | None) -> Dataset:
-    """Add the column ``outcomes`` to rows of :func:`split_into_windows`: one for each span of each mention."""
+def align_gold(documents: Dataset, max_width: int | None, max_records: int | None = None) -> Dataset:
+    """Add what became of the gold to rows of :func:`split_into_windows`.
+
+    ``outcomes`` has one for each span of each mention, ``record_outcomes`` one for each value of each record, and
+    ``record_targets`` are the records as they are in each window; see :func:`place_records`.
+    """
 
     def align_batch(batch: Mapping[str, list]) -> dict[str, list]:
-        rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
-        outcomes = [classify_spans(Example.from_row(row), row["words"], row["windows"], max_width) for row in rows]
-        return {"outcomes": [[[outcome.value for outcome in spans] for spans in mentions] for mentions in outcomes]}
+        columns: dict[str, list] = {name: [] for name in _ALIGNED_COLUMNS}
+        for values in zip(*batch.values(), strict=True):
+            row = dict(zip(batch, values, strict=True))
+            example, place = Example.from_row(row), (row["words"], row["windows"], max_width)
+            outcomes = classify_spans(example, *place)
+            columns["outcomes"].append([[outcome.value for outcome in spans] for spans in outcomes])
+            records, targets = place_records(example, *place, max_records)
+            columns["record_outcomes"].append([[outcome.value for outcome in values] for values in records])
+            columns["record_targets"].append(targets)
+        return columns
 
     return documents.map(
         align_batch,
         batched=True,
         batch_size=256,
-        features=Features({**documents.features, "outcomes": List(List(Value("string")))}),
-        new_fingerprint=Hasher.hash((documents._fingerprint, __version__, "outcomes", max_width)),
+        features=Features({**documents.features, **_ALIGNED_COLUMNS}),
+        new_fingerprint=Hasher.hash((documents._fingerprint, __version__, "outcomes", max_width, max_records)),
         desc="Aligning mentions",
     )
 
@@ -182,20 +210,7 @@ def classify_spans(
         windows: ``(first, last)`` word of each window, ``last`` exclusive.
         max_width: The widest span that can be found, in words; ``None`` if there is none.
     """
-    starts = {start: index for index, (start, _) in enumerate(words)}
-    ends = {end: index for index, (_, end) in enumerate(words)}
-
-    def classify(start: int, end: int) -> Outcome:
-        if start not in starts:
-            return Outcome.STARTS_INSIDE_WORD
-        if end not in ends:
-            return Outcome.ENDS_INSIDE_WORD
-        if max_width is not None and ends[end] - starts[start] >= max_width:
-            return Outcome.TOO_WIDE
-        if not any(first <= starts[start] and ends[end] < last for first, last in windows):
-            return Outcome.OUTSIDE_WINDOWS
-        return Outcome.TARGET
-
+    classify = _span_classifier(words, windows, max_width)
     outcomes = [[classify(*span) for span in mention.spans] for mention in example.mentions]
     targets: dict[str, set[Offsets]] = {}
     for mention, results in zip(example.mentions, outcomes, strict=True):
@@ -210,6 +225,95 @@ def classify_spans(
     return outcomes
 
 
+def _span_classifier(
+    words: Sequence[Offsets], windows: Sequence[Offsets], max_width: int | None
+) -> Callable[[int, int], Outcome]:
+    """A function from a start and an end to what the words, the width and the windows make of that span."""
+    starts = {start: index for index, (start, _) in enumerate(words)}
+    ends = {end: index for index, (_, end) in enumerate(words)}
+
+    def classify(start: int, end: int) -> Outcome:
+        if start not in starts:
+            return Outcome.STARTS_INSIDE_WORD
+        if end not in ends:
+            return Outcome.ENDS_INSIDE_WORD
+        if max_width is not None and ends[end] - starts[start] >= max_width:
+            return Outcome.TOO_WIDE
+        if not any(first <= starts[start] and ends[end] < last for first, last in windows):
+            return Outcome.OUTSIDE_WINDOWS
+        return Outcome.TARGET
+
+    return classify
+
+
+def place_records(
+    example: Example,
+    words: Sequence[Offsets],
+    windows: Sequence[Offsets],
+    max_width: int | None,
+    max_records: int | None = None,
+) -> tuple[list[list[Outcome]], list[dict[str, Any]]]:
+    """The outcome of every value of every record of ``example``, and the records that each window is to find.
+
+    A relation is a target where both of its ends are. A structure is one wherever all of its values are that can be
+    found at all; if that is nowhere, in the first window that has most of them.
+
+    Args:
+        words, windows, max_width: See :func:`classify_spans`.
+        max_records: How many records of a task can be found in a window; ``None`` for any number.
+    """
+    classify = _span_classifier(words, windows, max_width)
+    limits = [(words[first][0], words[last - 1][1]) for first, last in windows]
+    outcomes: list[list[Outcome]] = []
+    targets: list[dict[str, Any]] = []
+    for number, record in enumerate(example.records):
+        found = [[classify(*span) for span in value.spans] for value in record.values]
+        whole = [
+            [span for span, outcome in zip(value.spans, results, strict=True) if outcome is Outcome.TARGET]
+            for value, results in zip(record.values, found, strict=True)
+        ]
+        inside = [[[p for p in places if begin <= p[0] and p[1] <= end] for places in whole] for begin, end in limits]
+        counts = [sum(map(bool, places)) for places in inside]
+        wanted = len(record.values) if record.kind == RELATIONS else sum(map(bool, whole))
+        homes = [window for window, count in enumerate(counts) if count == wanted > 0]
+        if not homes and record.kind == STRUCTURES and (any(counts) or set(record.chosen) == record.fields):
+            homes = [counts.index(max(counts))] if counts else []
+        targets += [_record_target(number, record, window, inside[window]) for window in homes]
+        outcomes.append([])
+        for index, (value, results) in enumerate(zip(record.values, found, strict=True)):
+            kept = value.label in record.chosen or any(inside[window][index] for window in homes)
+            best = max(results, key=_RANKS.__getitem__, default=Outcome.ABSENT)
+            outcomes[-1].append(Outcome.TARGET if kept and homes else Outcome.APART if whole[index] else best)
+    return _limit_records(outcomes, targets, max_records)
+
+
+def _record_target(number: int, record: Record, window: int, places: Sequence[Sequence[Offsets]]) -> dict[str, Any]:
+    """An entry of the column ``record_targets``."""
+    values = [
+        {"label": value.label, "spans": spans} for value, spans in zip(record.values, places, strict=True) if spans
+    ]
+    chosen = [{"label": value.label, "text": value.text} for value in record.values if value.label in record.chosen]
+    return {"window": window, "record": number, "task": record.task, "values": values, "chosen": chosen}
+
+
+def _limit_records(
+    outcomes: list[list[Outcome]], targets: list[dict[str, Any]], max_records: int | None
+) -> tuple[list[list[Outcome]], list[dict[str, Any]]]:
+    """The records of each window in the order of their first values, without those past ``max_records``."""
+    # gliner2 tells the instances of a task apart by their order.
+    targets.sort(
+        key=lambda each: (each["window"], each["task"], min((v["spans"][0] for v in each["values"]), default=()))
+    )
+    kept, counts = [], Counter()
+    for target in targets:
+        counts[target["window"], target["task"]] += 1
+        if max_records is None or counts[target["window"], target["task"]] <= max_records:
+            kept.append(target)
+    for number in {target["record"] for target in targets} - {target["record"] for target in kept}:
+        outcomes[number] = [Outcome.TOO_MANY] * len(outcomes[number])
+    return outcomes, kept
+
+
 def row_windows(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[tuple[int, Window]]:
     """The windows of a row of :func:`split_into_windows`, each with the offset at which it begins."""
     text, words = row["text"], row["words"]
@@ -221,12 +325,23 @@ def row_windows(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[tuple
 
 
 def aligned_windows(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[tuple[int, TrainingWindow]]:
-    """The windows of a row of :func:`align_gold`, each with the targets of ``labels`` that lie wholly in it."""
+    """The windows of a row of :func:`align_gold`, each with the targets that lie wholly in it."""
     targets = {key for key, outcome in span_outcomes(row).items() if outcome == Outcome.TARGET and key[2] in labels}
-    for begin, window in row_windows(row, labels):
+    classes = {entry["task"]: entry["labels"] for entry in row["classes"]}
+    for number, (begin, window) in enumerate(row_windows(row, labels)):
         stop = begin + len(window.text)
         inside = sorted(Span(s - begin, e - begin, label) for s, e, label in targets if begin <= s and e <= stop)
-        yield begin, TrainingWindow(window.text, window.words, window.labels, inside)
+        records = [
+            RecordTarget(
+                each["task"],
+                [(value["label"], [(s - begin, e - begin) for s, e in value["spans"]]) for value in each["values"]],
+                [(value["label"], value["text"]) for value in each["chosen"]],
+            )
+            for each in row["record_targets"]
+            if each["window"] == number
+        ]
+        asked = tuple(row["annotated"])
+        yield begin, TrainingWindow(window.text, window.words, window.labels, inside, asked, classes, records)
 
 
 def span_outcomes(row: Mapping[str, Any]) -> dict[tuple[int, int, str], str]:
@@ -250,6 +365,9 @@ _TRAINING_FEATURES = Features(
         "words": OFFSETS,
         "labels": List(Value("string")),
         "targets": List({"start": Value("int32"), "end": Value("int32"), "label": Value("string")}),
+        "asked": List(Value("string")),
+        "classes": List({"task": Value("string"), "labels": List(Value("string"))}),
+        "records": List({"task": Value("string"), "values": List(_PLACES), "chosen": List(_CHOSEN)}),
     }
 )
 
@@ -257,17 +375,42 @@ _TRAINING_FEATURES = Features(
 def training_windows(aligned: Dataset, schema: LabelSchema) -> Dataset:
     """One row for each window of :func:`align_gold`: a :class:`TrainingWindow` and the ``id`` of its document.
 
-    A document without labels is one in which nothing was found: a negative example of every label.
+    A document without labels is one in which nothing was found: a negative example of every label. A document that was
+    not annotated for anything that ``schema`` asks has no window.
     """
+    tasks = {task.name for task in schema.tasks}
+    kinds = {task.kind for task in schema.tasks if task.kind != CLASSIFICATIONS}
 
     def explode(batch: Mapping[str, list]) -> dict[str, list]:
         columns: dict[str, list] = {name: [] for name in _TRAINING_FEATURES}
         for values in zip(*batch.values(), strict=True):
             row = dict(zip(batch, values, strict=True))
-            labels = [label for label in schema.labels if label in (row["labels"] or schema.labels)]
+            named = (row["labels"] or schema.labels) if ENTITIES in row["annotated"] else ()
+            labels = [label for label in schema.labels if label in named]
+            classes = [entry for entry in row["classes"] if entry["task"] in tasks]
+            if not labels and not classes and kinds.isdisjoint(row["annotated"]):
+                continue
             for _, window in aligned_windows(row, labels):
                 targets = [{"start": span.start, "end": span.end, "label": span.label} for span in window.targets]
-                cells = row["id"], window.text, window.words, list(window.labels), targets
+                records = [
+                    {
+                        "task": each.task,
+                        "values": [{"label": label, "spans": spans} for label, spans in each.values],
+                        "chosen": [{"label": label, "text": text} for label, text in each.chosen],
+                    }
+                    for each in window.records
+                    if each.task in tasks
+                ]
+                cells = (
+                    row["id"],
+                    window.text,
+                    window.words,
+                    list(window.labels),
+                    targets,
+                    window.asked,
+                    classes,
+                    records,
+                )
                 for column, cell in zip(columns.values(), cells, strict=True):
                     column.append(cell)
         return columns
@@ -286,7 +429,17 @@ def training_windows(aligned: Dataset, schema: LabelSchema) -> Dataset:
 def window_from_row(row: Mapping[str, Any]) -> TrainingWindow:
     """The window in a row of :func:`training_windows`."""
     targets = [Span(target["start"], target["end"], target["label"]) for target in row["targets"]]
-    return TrainingWindow(row["text"], row["words"], tuple(row["labels"]), targets)
+    classes = {entry["task"]: entry["labels"] for entry in row["classes"]}
+    records = [
+        RecordTarget(
+            each["task"],
+            [(value["label"], value["spans"]) for value in each["values"]],
+            [(value["label"], value["text"]) for value in each["chosen"]],
+        )
+        for each in row["records"]
+    ]
+    labels, asked = tuple(row["labels"]), tuple(row["asked"])
+    return TrainingWindow(row["text"], row["words"], labels, targets, asked, classes, records)
 
 
 def usual_length(windows: Dataset, processor: KoreanSchemaTransformer) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,8 @@ from gliner2.models.base import BaseExtractorModel
 from gliner2.processor import PreprocessedBatch
 
 from glinerko.corpus.processor import TrainingWindow, Window
-from glinerko.corpus.rows import LabelSchema, Span
+from glinerko.corpus.rows import Span
+from glinerko.corpus.schema import LabelSchema
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,48 @@ class Prompt:
     metadata: Mapping[str, Any]
     """What gliner2 keeps to decode the answers: order, types, thresholds and validators of labels and fields."""
     threshold: float
-    """The lowest score of a span whose label or field has no threshold of its own."""
+    """The lowest score of what has no threshold of its own."""
+
+    @property
+    def classifications(self) -> dict[str, Mapping[str, Any]]:
+        """The options of each classification."""
+        return {task["task"]: task for task in self.schema.get("classifications") or ()}
+
+    @property
+    def relations(self) -> list[str]:
+        """The types of relations, in the order of the prompt."""
+        return list(dict.fromkeys(chain.from_iterable(self.schema.get("relations") or ())))
+
+    @property
+    def structures(self) -> list[str]:
+        """The names of structures, in the order of the prompt."""
+        return list(dict.fromkeys(chain.from_iterable(self.schema.get("json_structures") or ())))
+
+    @property
+    def floor(self) -> float:
+        """The lowest score that can be part of an answer to any task but entities."""
+        fields, types = self.metadata["field_metadata"].values(), self.metadata["relation_metadata"].values()
+        own = (options.get("threshold") for options in (*fields, *types))
+        return min((value for value in own if value is not None), default=self.threshold)
+
+    def threshold_of(self, task: str, thresholds: Mapping[str, float] | None = None, field: str | None = None) -> float:
+        """The lowest score of an answer to a task.
+
+        Args:
+            thresholds: Other thresholds, by task.
+            field: One of a structure's, which may have a threshold of its own.
+        """
+        if thresholds is not None:
+            return thresholds[task]
+        if task in self.classifications:
+            return self.classifications[task].get("cls_threshold", 0.5)
+        of_fields = self.metadata["field_metadata"]
+        fields = (
+            [field] if field else [name.partition(f"{task}.")[2] for name in of_fields if name.startswith(f"{task}.")]
+        )
+        own = [self.metadata["relation_metadata"].get(task, {}).get("threshold")]
+        own += [of_fields.get(f"{task}.{name}", {}).get("threshold") for name in fields]
+        return min((value for value in own if value is not None), default=self.threshold)
 
 
 @dataclass(frozen=True)
@@ -34,7 +77,8 @@ class WindowAnswer:
 
     tasks: dict[str, Any]
     """The answer to each task in gliner2's unformatted form, with scores and with offsets into the window. Entities may
-    overlap, and are an empty list if nothing was asked or the gate of the window is shut."""
+    overlap, and are an empty list if nothing was asked or the gate of the window is shut. A classification is the
+    probability of each class."""
     gates: int = 0
     """How many gates decided whether entities are returned at all."""
     shut: int = 0
@@ -58,6 +102,8 @@ class Architecture(BaseExtractorModel):
     """Whether scores change with the length of a text, so that windows to read must be like those of training."""
     max_width: int | None = None
     """The widest span that can be found, in words; ``None`` if there is none."""
+    max_records: ClassVar[int | None] = None
+    """How many relations of a type, or instances of a structure, can be found in a window; ``None`` for any number."""
     flattened: Set[str] = frozenset()
     """The names of parameters that have a dimension only here; see :meth:`flatten_scalars`."""
 
@@ -77,9 +123,17 @@ class Architecture(BaseExtractorModel):
         """What limits the entities that can be found, by name, for tables."""
         raise NotImplementedError
 
-    def untrained(self) -> tuple[str, ...]:
-        """The beginnings of the names of parameters that entities do not train."""
+    def untrained(self, kinds: Set[str]) -> tuple[str, ...]:
+        """The beginnings of the names of parameters that neither entities nor these kinds of tasks train."""
         raise NotImplementedError
+
+    def touch_heads(self) -> torch.Tensor:
+        """0, with a gradient of 0 for every trained head.
+
+        A batch may lack a task, and DistributedDataParallel waits for the gradient of every parameter.
+        """
+        heads = (p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("encoder."))
+        return sum((parameter.sum() for parameter in heads), start=torch.zeros((), device=self.device)) * 0.0
 
     def fit_limits(self, windows: Dataset) -> None:
         """Raise the limits of the model, if it has some, so that all targets of these training windows fit."""
@@ -117,6 +171,11 @@ class Architecture(BaseExtractorModel):
     def find_missing(self, windows: Sequence[TrainingWindow], schema: LabelSchema) -> list[list[Span]]:
         """The targets of each window that are not even scored."""
         return [[] for _ in windows]
+
+    @staticmethod
+    def _decode_classification_probabilities(results, schema_name, cls_config, probs) -> None:
+        """gliner2's method; the choice is left for when a document is complete."""
+        results[schema_name] = dict(zip(cls_config["labels"], probs.tolist(), strict=True))
 
     def extract_from_windows(self, windows: Sequence[Window], prompts: Sequence[Prompt]) -> list[WindowAnswer]:
         """What gliner2 decodes for each window of a batch, before overlaps of entities are resolved."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from gliner2.configuration import ExtractorConfig
 from gliner2.inference.engine import BoundaryExtractor
+from gliner2.models.base import QueryLayout
 from gliner2.models.boundary.model import proposal_settings_from_head
 from gliner2.models.outputs import ExtractorOutput
 from gliner2.processor import PreprocessedBatch
@@ -18,7 +19,8 @@ from gliner2.utils.device_errors import is_fatal_device_error
 
 from glinerko.common import SwapError, TrainingError, first_line
 from glinerko.corpus.processor import TrainingWindow, Window
-from glinerko.corpus.rows import LabelSchema, Offsets, Span
+from glinerko.corpus.rows import Offsets, Span
+from glinerko.corpus.schema import CLASSIFICATIONS, RELATIONS, STRUCTURES, LabelSchema
 from glinerko.corpus.windows import window_from_row
 from glinerko.model.architecture import Architecture, Prompt, WindowAnswer
 
@@ -38,7 +40,10 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
     plain = BoundaryExtractor
     gate = "abstention gate"
     depends_on_length = True
-    loss_parts = ("start_loss", "end_loss", "pair_loss", "inside_loss", "abstention_loss")
+    loss_parts = (
+        "start_loss", "end_loss", "pair_loss", "inside_loss", "abstention_loss", "classification_loss",
+        "record_object_loss", "record_field_loss", "relation_loss",
+    )  # fmt: skip
     adapted = ("encoder.", "boundary_head.", "classifier.")
 
     @classmethod
@@ -60,9 +65,14 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
         gate = f"above {threshold:g}" if threshold < OPEN_GATE else "open"
         return {"candidates": f"{candidates} of a {'text' if self._one_pool else 'label'}", self.gate: gate}
 
-    def untrained(self) -> tuple[str, ...]:
+    def untrained(self, kinds: Set[str]) -> tuple[str, ...]:
         """The heads of other tasks, and of the way to candidates that the config does not choose."""
-        other_tasks = ("classifier.", "record_decoder.", "relation_scorer.", "boundary_head.candidate_encoder.")
+        heads = {
+            CLASSIFICATIONS: ("classifier.",),
+            RELATIONS: ("relation_scorer.",),
+            STRUCTURES: ("record_decoder.", "boundary_head.candidate_encoder."),
+        }
+        other_tasks = (name for kind, names in heads.items() if kind not in kinds for name in names)
         others = "boundary_proposer.", "pair_scorer."
         unused = others if self._one_pool else ("shared_pool_builder.", "shared_pool_scorer.")
         return (*other_tasks, *(f"boundary_head.{name}" for name in unused))
@@ -93,9 +103,12 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
 
     def _demand(self, window: TrainingWindow) -> tuple[int, int]:
         """The different starts or ends of the targets that share candidates, and the number of these targets."""
-        groups: dict[str, set[Offsets]] = {}
-        for start, end, label in (span.key for span in window.targets):
-            groups.setdefault("" if self._one_pool else label, set()).add((start, end))
+        groups: dict[Any, set[Offsets]] = {}
+        spans = [((start, end), label) for start, end, label in (span.key for span in window.targets)]
+        for record in window.records:
+            spans += [(place, (record.task, name)) for name, places in record.values for place in map(tuple, places)]
+        for place, query in spans:
+            groups.setdefault("" if self._one_pool else query, set()).add(place)
         boundaries = (len(set(side)) for spans in groups.values() for side in zip(*spans, strict=True))
         return max(boundaries, default=0), max(map(len, groups.values()), default=0)
 
@@ -126,7 +139,9 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
     def summed_losses(self, outputs: Mapping[str, Any], windows: int) -> list[torch.Tensor]:
         """gliner2's losses, which are means unless the config says otherwise, times the number of windows."""
         times = 1 if self.boundary_settings.loss_reduction == "sum" else windows
-        return [outputs[name].float() * times for name in ("total_loss", *self.loss_parts)]
+        parts = [outputs["total_loss"], *(outputs.losses.get(name) for name in self.loss_parts)]
+        nothing = torch.zeros((), device=self.device)
+        return [nothing if part is None else part.float() * times for part in parts]
 
     @torch.no_grad()
     def find_faults(self, outputs: Mapping[str, Any], batch: PreprocessedBatch) -> dict[int, str]:
@@ -162,7 +177,7 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
         words = max(batch.text_word_counts)
         best = scores.new_zeros(*scores.shape[:2], words).scatter_reduce(2, found.indices[..., 0], scores, "amax")
         sizes = zip(batch.query_layouts, batch.text_word_counts, strict=True)
-        return [best[index, : len(layout.queries), :count].cpu() for index, (layout, count) in enumerate(sizes)]
+        return [best[index, list(_entities(layout)), :count].cpu() for index, (layout, count) in enumerate(sizes)]
 
     @torch.no_grad()
     def find_missing(self, windows: Sequence[TrainingWindow], schema: LabelSchema) -> list[list[Span]]:
@@ -173,10 +188,14 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
         same = (found.indices[:, :, None] == targets.mention_pairs[:, :, :, None]).all(-1)
         lost = targets.mention_mask & ~(same & found.valid_mask[:, :, None]).any(-1)
         missing: list[list[Span]] = [[] for _ in windows]
-        for index, label, place in lost.nonzero().tolist():
-            first, last = targets.mention_pairs[index, label, place].tolist()
-            window = windows[index]
-            missing[index].append(Span(window.words[first][0], window.words[last - 1][1], window.labels[label]))
+        for index, query, place in lost.nonzero().tolist():
+            label = _entities(batch.query_layouts[index]).get(query)
+            if label is not None:
+                # The choices of structures stand before the text.
+                before = batch.text_word_counts[index] - len(batch.start_mappings[index])
+                first, last = (position - before for position in targets.mention_pairs[index, query, place].tolist())
+                words = windows[index].words
+                missing[index].append(Span(words[first][0], words[last - 1][1], label))
         return missing
 
     @torch.no_grad()
@@ -196,7 +215,7 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
         hook = self.boundary_head.register_forward_hook(leave_out_full_stop)
         try:
             metadata = [prompt.metadata for prompt in prompts]
-            results = self._extract_from_batch(batch, prompts[0].threshold, metadata, True, True)
+            results = self._extract_from_batch(batch, min(prompt.floor for prompt in prompts), metadata, True, True)
         finally:
             hook.remove()
         gates = [len(each["entity_order"]) for each in metadata]
@@ -207,9 +226,15 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
         labels = {label: {**options, "dtype": "list"} for label, options in metadata["entity_metadata"].items()}
         if null_probabilities is not None:
             shut = null_probabilities > self.boundary_settings.abstention_threshold
-            self._shut[index] = sum(bool(kept) and bool(found) for kept, found in zip(shut, candidates, strict=False))
+            entities = (query for query, spec in enumerate(specs) if spec["task_type"] == "entities")
+            self._shut[index] = sum(bool(shut[query]) and bool(candidates[query]) for query in entities)
         metadata = {**metadata, "entity_metadata": labels}
         return super()._decode_entities(index, core, specs, candidates, metadata, null_probabilities, "allow", *rest)
+
+
+def _entities(layout: QueryLayout) -> dict[int, str]:
+    """The label of each query of a prompt that asks for entities."""
+    return {query.query_id: query.role_name for query in layout.queries if query.task_type == "entities"}
 
 
 def _whole(task: str, loss, *arguments, **options):

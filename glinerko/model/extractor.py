@@ -25,7 +25,8 @@ from safetensors.torch import load_file
 
 from glinerko.common import DataError, LoadError, __version__, first_line, write_json
 from glinerko.corpus.processor import KoreanSchemaTransformer, Window
-from glinerko.corpus.rows import LabelSchema, Offsets, Span, check_labels
+from glinerko.corpus.rows import Offsets, Span
+from glinerko.corpus.schema import LabelSchema, check_labels
 from glinerko.corpus.tokens import load_encoder_tokenizer, restore_tokenizer_class
 from glinerko.corpus.windows import (
     align_gold,
@@ -43,10 +44,11 @@ from glinerko.corpus.words import (
     write_user_dictionary,
 )
 from glinerko.hub import fetch, load_config, require_gliner2
+from glinerko.model.answers import answer
 from glinerko.model.architecture import Architecture, Prompt
 from glinerko.model.boundary import BoundaryScorer
 from glinerko.model.lora import adapter_base, has_lora, merge_adapter, save_adapter
-from glinerko.model.prediction import answer, gliner2_policy, in_batches, overlap_resolver
+from glinerko.model.prediction import gliner2_policy, in_batches, overlap_resolver
 from glinerko.model.requests import chunks_of_texts, read_schema, require_number, require_texts, schema_errors
 from glinerko.model.settings import Settings
 from glinerko.model.spans import SpanScorer
@@ -93,14 +95,14 @@ class KoreanExtractor(Architecture):
 
     @property
     def label_schema(self) -> LabelSchema | None:
-        """The labels and descriptions that this model was trained for, if it names them.
+        """The labels, descriptions and tasks that this model was trained for, if it names them.
 
         The descriptions can be passed as ``entity_types``: they contain every label if at least one has a description;
         the others get an empty one.
         """
-        labels, descriptions = self.settings.labels, self.settings.descriptions
+        labels, descriptions, tasks = self.settings.labels, self.settings.descriptions, self.settings.tasks
         named = {label: descriptions.get(label, "") for label in labels} if descriptions else {}
-        return LabelSchema(labels, named) if labels else None
+        return LabelSchema(labels, named, tasks) if labels or tasks else None
 
     @property
     def threshold(self) -> float | None:
@@ -127,7 +129,7 @@ class KoreanExtractor(Architecture):
 
     def align(self, rows: Dataset, schema: LabelSchema | None = None) -> Dataset:
         """The same with the outcome of each gold span: see :func:`glinerko.corpus.windows.align_gold`."""
-        return align_gold(self.split(rows, schema), self.max_width)
+        return align_gold(self.split(rows, schema), self.max_width, self.max_records)
 
     def extract_entities(
         self,
@@ -142,7 +144,7 @@ class KoreanExtractor(Architecture):
         Args:
             entity_types: Labels, with or without descriptions. A label that has none gets the one it was trained with.
         """
-        return self.extract(text, self._entity_schema(entity_types), threshold, *args, **options)
+        return _only_entities(self.extract(text, self.entity_schema(entity_types), threshold, *args, **options))
 
     def batch_extract_entities(
         self,
@@ -153,7 +155,8 @@ class KoreanExtractor(Architecture):
         **options: Any,
     ) -> list[dict[str, Any]]:
         """See :meth:`extract_entities`."""
-        return self.batch_extract(texts, self._entity_schema(entity_types), batch_size, threshold, **options)
+        answers = self.batch_extract(texts, self.entity_schema(entity_types), batch_size, threshold, **options)
+        return list(map(_only_entities, answers))
 
     def extract(
         self,
@@ -193,9 +196,10 @@ class KoreanExtractor(Architecture):
         Texts of any length are read as in evaluation: in the windows of training, whose answers are merged.
 
         Args:
-            schemas: One for all texts, or a list with one for each; the labels of this model by default.
+            schemas: One for all texts, or a list with one for each; the labels and tasks of this model by default.
             batch_size: Windows in a batch.
-            threshold: Lowest score of a span. By default that of this model for entities, and 0.5 for other tasks.
+            threshold: Lowest score. By default that of this model for entities and for each task that it was trained
+                for, and 0.5 for other tasks.
             num_workers: Not used: words are split on threads.
             max_len: Read at most so many words of a text.
             overlap_policy: One of :data:`glinerko.model.prediction.OVERLAP_POLICIES`; by default that of gliner2.
@@ -226,28 +230,28 @@ class KoreanExtractor(Architecture):
     extract_long, batch_extract_long = extract, batch_extract
     extract_entities_long, batch_extract_entities_long = extract_entities, batch_extract_entities
 
-    def stream_entities(
+    def stream(
         self,
         texts: Iterable[str],
-        entity_types: EntityTypes | None = None,
+        schema: SchemaLike | None = None,
         *,
         threshold: float | None = None,
         batch_size: int = BATCH_SIZE,
         overlap_policy: str | None = None,
-    ) -> Iterator[list[Span]]:
-        """The entities of each text as spans in reading order, while ``texts`` is read on; see :meth:`batch_extract`.
+    ) -> Iterator[dict[str, Any]]:
+        """The answer for each text, with offsets and scores, while ``texts`` is read on; see :meth:`batch_extract`.
 
         Memory depends neither on the number of texts nor on the length of one.
         """
         require_texts(texts)
-        schema = self._entity_schema(entity_types)
         options = {"batch_size": batch_size, "threshold": threshold, "overlap_policy": overlap_policy}
-        for found in self._read(((text, schema) for text in texts), confidence=True, spans=True, **options):
-            yield sorted(
-                Span(mention["start"], mention["end"], label, mention["confidence"])
-                for label, mentions in found["entities"].items()
-                for mention in (mentions if isinstance(mentions, list) else [mentions] if mentions else ())
-            )
+        return self._read(((text, schema) for text in texts), confidence=True, spans=True, **options)
+
+    def stream_entities(
+        self, texts: Iterable[str], entity_types: EntityTypes | None = None, **options: Any
+    ) -> Iterator[list[Span]]:
+        """The entities of each text as spans in reading order; see :meth:`stream`."""
+        return map(spans_of, self.stream(texts, self.entity_schema(entity_types), **options))
 
     def _read(
         self,
@@ -267,7 +271,7 @@ class KoreanExtractor(Architecture):
             require_number("threshold", threshold, at_least=0, at_most=1)
         resolve = overlap_resolver(self.overlap_policy if overlap_policy is None else overlap_policy)
         prompts: dict[int, tuple[Prompt, tuple[int, int]]] = {}
-        being_read: deque[tuple[str, Prompt]] = deque()
+        being_read: deque[Prompt] = deque()
 
         def windows_of(text: str, words: list[Offsets], prompt: Prompt, room: tuple[int, int]) -> Iterator[tuple]:
             if max_len is not None and len(words) > max_len:
@@ -282,7 +286,7 @@ class KoreanExtractor(Architecture):
                 for (text, schema), words in zip(chunk, self.processor.split([text for text, _ in chunk]), strict=True):
                     if id(schema) not in prompts:
                         prompts[id(schema)] = self._prompt(schema, threshold, overlap_policy)
-                    being_read.append((text, prompts[id(schema)][0]))
+                    being_read.append(prompts[id(schema)][0])
                     yield windows_of(text, words, *prompts[id(schema)])
 
         def run(batch: Sequence[tuple]) -> list[dict[str, Any]]:
@@ -291,17 +295,19 @@ class KoreanExtractor(Architecture):
 
         self.eval()
         for results in in_batches(documents_in_windows(), run, batch_size):
-            text, prompt = being_read.popleft()
+            prompt = being_read.popleft()
             begins = [(begin, result) for (begin, _), result in results]
-            yield answer(text, prompt, begins, resolve, confidence=confidence, spans=spans)
+            yield answer(prompt, begins, resolve, confidence=confidence, spans=spans)
 
     def _prompt(
         self, schema: SchemaLike | None, threshold: float | None = None, overlap_policy: str | None = None
     ) -> tuple[Prompt, tuple[int, int]]:
         """What to ask, and the room for text beside it: see :func:`glinerko.corpus.windows.text_room`."""
         with schema_errors():
-            if schema is None or isinstance(schema, str):
-                schema = self._entity_schema(schema)
+            if schema is None:
+                schema = self._own_schema()
+            elif isinstance(schema, str):
+                schema = self.entity_schema(schema)
             elif isinstance(schema, Mapping):
                 schema = read_schema(schema)
             elif not hasattr(schema, "build") or isinstance(schema, type):
@@ -316,6 +322,7 @@ class KoreanExtractor(Architecture):
             tasks = {**tasks, "entity_descriptions": {name: described[name] for name in labels if name in described}}
             metadata = {**metadata, "_overlap_policy": gliner2_policy(overlap_policy)}
             if threshold is None:
+                tasks, metadata = self._with_thresholds(tasks, metadata)
                 known = metadata["entity_metadata"]
                 options = {label: dict(known.get(label, {})) for label in tasks.get("entities") or ()}
                 for each in options.values():
@@ -323,6 +330,26 @@ class KoreanExtractor(Architecture):
                 metadata["entity_metadata"] = options
             prompt = Prompt(tasks, metadata, 0.5 if threshold is None else threshold)
             return prompt, text_room(self.processor, tasks, **self.window_limits)
+
+    def _with_thresholds(self, tasks: Mapping, metadata: Mapping) -> tuple[Mapping[str, Any], dict[str, Any]]:
+        """The thresholds of this model for its tasks, where the request gives none."""
+        own = self.settings.thresholds
+
+        def with_own(options: Mapping[str, Any], task: str) -> dict[str, Any]:
+            given = options.get("threshold")
+            return {**options, "threshold": own.get(task) if given is None else given}
+
+        relations, fields = metadata["relation_metadata"], metadata["field_metadata"]
+        metadata = {
+            **metadata,
+            "relation_metadata": {name: with_own(relations.get(name, {}), name) for name in {*relations, *own}},
+            "field_metadata": {key: with_own(each, key.rpartition(".")[0]) for key, each in fields.items()},
+        }
+        classifications = [
+            {**task, "cls_threshold": own.get(task["task"], 0.5)} if task.get("cls_threshold", 0.5) == 0.5 else task
+            for task in tasks.get("classifications") or ()
+        ]
+        return {**tasks, "classifications": classifications} if classifications else tasks, metadata
 
     def _classification_schema(self, tasks: Mapping[str, Any]) -> Schema:
         with schema_errors():
@@ -332,9 +359,11 @@ class KoreanExtractor(Architecture):
         with schema_errors():
             return super()._json_schema(structures)
 
-    def _entity_schema(self, requested: EntityTypes | None) -> Schema:
-        """gliner2's schema of these labels, or of this model's own."""
-        requested = [requested] if isinstance(requested, str) else requested or self.settings.labels
+    def entity_schema(self, requested: EntityTypes | None) -> Schema:
+        """gliner2's schema of these labels, or of this model's own labels and tasks."""
+        if not requested and self.settings.labels:
+            return self._own_schema()
+        requested = [requested] if isinstance(requested, str) else requested
         if not requested:
             raise LoadError("the model names no labels of its own: pass entity_types")
         if not isinstance(requested, Iterable):
@@ -348,6 +377,13 @@ class KoreanExtractor(Architecture):
                 raise DataError(f"the description of {label!r} must be a string, found {config!r}")
         with schema_errors():
             return self.create_schema().entities(types)
+
+    def _own_schema(self) -> Schema:
+        """gliner2's schema of the labels and tasks that this model was trained for."""
+        own = self.label_schema
+        if own is None:
+            raise LoadError("the model names no labels of its own: pass a schema")
+        return Schema.from_dict(own.to_request())
 
     def choose_threshold(self, requested: float | None = None) -> float:
         """The requested threshold, or otherwise this model's own, or otherwise gliner2's default.
@@ -440,6 +476,19 @@ class KoreanExtractor(Architecture):
         # The class with which plain gliner2 loads these files.
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         write_json(directory / "config.json", {**config, "architectures": [self.plain.__name__]})
+
+
+def spans_of(answer: Mapping[str, Any]) -> list[Span]:
+    """The entities in an answer of :meth:`KoreanExtractor.stream`, in reading order."""
+    return sorted(
+        Span(mention["start"], mention["end"], label, mention["confidence"])
+        for label, mentions in answer.get("entities", {}).items()
+        for mention in (mentions if isinstance(mentions, list) else [mentions] if mentions else ())
+    )
+
+
+def _only_entities(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {"entities": answer["entities"]}
 
 
 class KoreanSpanExtractor(KoreanExtractor, SpanScorer):

@@ -10,22 +10,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import chain
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
-from gliner2.inference.chunking import TextChunk, _strip_span_metadata, merge_chunk_results
 from gliner2.inference.overlap import normalize_overlap_policy, resolve_overlaps
-from gliner2.inference.runtime import format_entity_dict, format_results, format_struct
+from gliner2.inference.schema import Schema
 from tqdm import tqdm
 
 from glinerko.common import DataError
 from glinerko.corpus.processor import Window, gliner2_schema
-from glinerko.corpus.rows import LabelSchema, Offsets, Span
+from glinerko.corpus.rows import Offsets, Span
+from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.windows import row_windows
+from glinerko.model.answers import Found, TaskAnswers, as_spans, merge_entities
 from glinerko.model.architecture import Architecture, Prompt, WindowAnswer
 
 POOL = 64
@@ -39,6 +39,10 @@ class Predictions:
 
     candidates: list[list[Span]] = field(default_factory=list)
     """Every span with a score of at least the floor, overlapping or not."""
+    answers: list[TaskAnswers | None] = field(default_factory=list)
+    """The answers to the other tasks."""
+    prompt: Prompt | None = None
+    """What was asked; ``None`` for a model that is none of gliner2."""
     gates: int = 0
     closed_gates: int = 0
     """How many of the gates kept back spans with a score of at least the floor; see :class:`WindowAnswer`."""
@@ -66,6 +70,10 @@ class Predictions:
         resolve = overlap_resolver(overlap_policy)
         return [resolve([span for span in spans if span.score >= threshold]) for spans in self.candidates]
 
+    def found(self, thresholds: Mapping[str, float]) -> list[Found]:
+        """What is found in each document beside entities, at these thresholds by task."""
+        return [each.select(self.prompt, thresholds) for each in self.answers]
+
     def with_labels(self, names: Mapping[str, str]) -> Predictions:
         """The same spans with each label replaced by its entry in ``names``."""
         renamed = [[replace(span, label=names[span.label]) for span in spans] for spans in self.candidates]
@@ -92,7 +100,7 @@ def predict_spans(
         floor: The lowest score that is kept.
         progress: Whether to show a bar.
     """
-    prompt = entity_prompt(model, schema, floor)
+    prompt = own_prompt(model, schema, floor)
 
     def score(windows: Sequence[Window]) -> list[WindowAnswer]:
         return model.extract_from_windows(windows, [prompt] * len(windows))
@@ -103,16 +111,15 @@ def predict_spans(
     training = model.training
     model.eval()
     with tqdm(total=total, desc="Predicting", unit="window", leave=False, disable=not progress) as bar:
-        predictions = collect(map(partial(row_windows, labels=schema.labels), rows), score, batch_size, bar)
+        predictions = collect(map(partial(row_windows, labels=schema.labels), rows), score, batch_size, bar, prompt)
     model.train(training)
     return replace(predictions, overlap_policy=model.overlap_policy)
 
 
-def entity_prompt(model: Architecture, schema: LabelSchema, threshold: float) -> Prompt:
-    """The prompt that asks for the labels of ``schema``."""
-    tasks = gliner2_schema(Window("", [], schema.labels), schema)
-    _, (metadata,) = model._build_schema_dicts_and_metadata([tasks])
-    return Prompt(tasks, metadata, threshold)
+def own_prompt(model: Architecture, schema: LabelSchema, threshold: float) -> Prompt:
+    """The prompt that asks for the labels and tasks of ``schema``."""
+    (tasks,), (metadata,) = model._build_schema_dicts_and_metadata([Schema.from_dict(schema.to_request())])
+    return Prompt({**tasks, **gliner2_schema(Window("", [], schema.labels), schema)}, metadata, threshold)
 
 
 def collect(
@@ -120,12 +127,14 @@ def collect(
     score: Callable[[Sequence[Window]], Sequence[WindowAnswer]],
     batch_size: int,
     bar: tqdm,
+    prompt: Prompt | None = None,
 ) -> Predictions:
-    """The entities of all documents, overlapping or not.
+    """The entities of all documents, overlapping or not, and the answers to other tasks.
 
     Args:
         documents: The windows of each document, each with the offset at which it begins.
         score: Returns the answer for each window of a batch.
+        prompt: What is asked; without it, only entities are collected.
     """
 
     def run(batch: Sequence[tuple[int, Window]]) -> Sequence[WindowAnswer]:
@@ -133,12 +142,13 @@ def collect(
         bar.update(len(batch))
         return results
 
-    predictions = Predictions()
+    predictions = Predictions(prompt=prompt)
     for results in in_batches(documents, run, batch_size):
         predictions.gates += sum(answer.gates for _, answer in results)
         predictions.closed_gates += sum(answer.shut for _, answer in results)
-        found = merge_entities((begin, answer.tasks) for begin, answer in results)
-        predictions.candidates.append(sorted(_as_spans(found)))
+        windows = [(begin, answer.tasks) for begin, answer in results]
+        predictions.candidates.append(sorted(as_spans(merge_entities(windows))))
+        predictions.answers.append(TaskAnswers(prompt, windows) if prompt else None)
     return predictions
 
 
@@ -181,91 +191,6 @@ def in_batches(
     yield from unfinished
 
 
-def merge_entities(windows: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[str, dict[Offsets, dict[str, Any]]]:
-    """The entities of a document by label and offsets; one that several windows contain keeps its best score.
-
-    Args:
-        windows: The offset at which each window begins, and gliner2's unformatted answer with offsets and scores.
-    """
-    found: dict[str, dict[Offsets, dict[str, Any]]] = {}
-    for begin, result in windows:
-        for label, mentions in chain.from_iterable(each.items() for each in result.get("entities") or ()):
-            of_label = found.setdefault(label, {})
-            for mention in mentions:
-                offsets = begin + mention["start"], begin + mention["end"]
-                if offsets not in of_label or of_label[offsets]["confidence"] < mention["confidence"]:
-                    of_label[offsets] = {**mention, "start": offsets[0], "end": offsets[1]}
-    return found
-
-
-def _as_spans(found: Mapping[str, Mapping[Offsets, Mapping[str, Any]]]) -> list[Span]:
-    return [Span(*offsets, label, m["confidence"]) for label, ms in found.items() for offsets, m in ms.items()]
-
-
-def answer(
-    text: str,
-    prompt: Prompt,
-    results: Sequence[tuple[int, Mapping[str, Any]]],
-    resolve: Callable[[list[Span]], list[Span]],
-    *,
-    confidence: bool,
-    spans: bool,
-) -> dict[str, Any]:
-    """The answers of a document's windows as one, in gliner2's form.
-
-    Args:
-        results: The begin of each window, and gliner2's unformatted answer.
-        resolve: Resolves overlaps among the entities of the document.
-        confidence: Whether to show scores.
-        spans: Whether to show offsets.
-    """
-    metadata = prompt.metadata
-    merged = _merge_other_tasks(text, metadata, results, confidence, spans)
-    if not metadata["entity_order"]:
-        return merged
-    found = merge_entities(results)
-    chosen: dict[str, list] = {label: [] for label in metadata["entity_order"]}
-    for span in sorted(resolve(_as_spans(found)), key=lambda span: (-span.score, span.start, span.end)):
-        mention = found[span.label][span.start, span.end]
-        chosen[span.label].append(_strip_span_metadata(mention, confidence, spans))
-    options = metadata["entity_metadata"]
-    scalars = {label for label in chosen if options.get(label, {}).get("dtype", "list") != "list"}
-    entities = {label: (ms or [None])[0] if label in scalars else ms for label, ms in chosen.items()}
-    return {"entities": format_entity_dict(entities, confidence), **merged}
-
-
-def _merge_other_tasks(
-    text: str,
-    metadata: Mapping[str, Any],
-    results: Sequence[tuple[int, Mapping[str, Any]]],
-    confidence: bool,
-    spans: bool,
-) -> dict[str, Any]:
-    """The answers to all tasks but entities, merged as gliner2 merges its own chunks."""
-    relations, tasks = metadata["relation_order"], metadata["classification_tasks"]
-    others = [
-        format_results({name: value for name, value in result.items() if name != "entities"}, True, relations, tasks)
-        for _, result in results
-    ]
-    if len(others) == 1:
-        merged = _strip_span_metadata(others[0], confidence, spans)
-    else:
-        chunks = [TextChunk("", begin, begin, 0, 0) for begin, _ in results]  # only where it begins is read
-        merged = merge_chunk_results(
-            text, chunks, others, confidence, spans, overlap_policy=metadata["_overlap_policy"]
-        )
-    for name, value in merged.items():
-        if name == "relation_extraction" and not confidence:
-            # Without offsets, gliner2 shows a relation as a pair. A boundary model also scores the relation itself.
-            shown = (lambda each: dict(zip(("head", "tail"), each, strict=True))) if spans else tuple
-            ends = {kind: [(pair["head"], pair["tail"]) for pair in pairs] for kind, pairs in value.items()}
-            merged[name] = {kind: list(map(shown, pairs)) for kind, pairs in ends.items()}
-        elif name not in (*tasks, "relation_extraction") and isinstance(value, list):
-            # Without offsets, equal strings of a field are one.
-            merged[name] = [format_struct(each, confidence) if isinstance(each, dict) else each for each in value]
-    return merged
-
-
 def predict_on_all_processes(
     accelerator: Accelerator, documents: int, predict: Callable[..., Predictions]
 ) -> Predictions:
@@ -278,7 +203,8 @@ def predict_on_all_processes(
     with accelerator.split_between_processes(list(range(documents))) as indices, accelerator.autocast():
         own = predict(indices=indices, progress=accelerator.is_main_process)
     gates, closed_gates = (sum(gather_object([count])) for count in (own.gates, own.closed_gates))
-    return replace(own, candidates=gather_object(own.candidates), gates=gates, closed_gates=closed_gates)
+    gathered = {"candidates": gather_object(own.candidates), "answers": gather_object(own.answers)}
+    return replace(own, **gathered, gates=gates, closed_gates=closed_gates)
 
 
 def resolve_by_policy(spans: Iterable[Span], policy: str) -> list[Span]:

@@ -11,8 +11,7 @@ from gliner2.inference.schema import Schema
 from gliner2.inference.schema_model import SchemaInput
 from pydantic import ValidationError
 
-from glinerko.common import DataError, first_line
-from glinerko.corpus.rows import check_unicode
+from glinerko.common import DataError, check_unicode, first_line
 
 T = TypeVar("T")
 _SCHEMA_KEYS = (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from glinerko.common import LoadError
+from glinerko.corpus.schema import Task
 
 FORMAT = 1
 """The format of :class:`Settings`; a model saved in another one is refused."""
@@ -43,7 +44,11 @@ class Settings:
     labels: tuple[str, ...] = ()
     descriptions: Mapping[str, str] = field(default_factory=dict)
     threshold: float | None = None
-    """The threshold chosen on validation documents."""
+    """The threshold for entities, chosen on validation documents."""
+    tasks: tuple[Task, ...] = ()
+    """The tasks beside entities that the model was trained for."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """The threshold of each of these tasks."""
     window: Mapping[str, int] = field(default_factory=dict)
     """The limits of the windows of training, in pieces: see :func:`glinerko.corpus.windows.split_into_windows`."""
     validation: Validation | None = None
@@ -65,10 +70,11 @@ class Settings:
         labels, described = tuple(known.get("labels", ())), known.get("descriptions", {})
         # config.json is written with its keys sorted; a prompt keeps the order of training.
         known |= {"labels": labels, "descriptions": {name: described[name] for name in labels if name in described}}
+        known["tasks"] = tuple(map(Task.from_dict, known.get("tasks", ())))
         claim = known.get("validation")
         return cls(**{**known, "validation": Validation(**claim) if claim else None})
 
     def to_config(self) -> dict[str, Any]:
         """The entry for ``config.json``, without what is not set."""
         values = {**asdict(self), "labels": list(self.labels)}
-        return {_CONFIG_KEY: {name: value for name, value in values.items() if value not in (None, [], {})}}
+        return {_CONFIG_KEY: {name: value for name, value in values.items() if value not in (None, [], {}, ())}}

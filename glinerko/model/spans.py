@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -12,8 +12,12 @@ from gliner2.inference.engine import SpanExtractor
 from gliner2.processor import PreprocessedBatch
 
 from glinerko.corpus.processor import Window
+from glinerko.corpus.schema import CLASSIFICATIONS
 from glinerko.model.architecture import Architecture, Prompt, WindowAnswer
 
+COUNT_WEIGHT = 1.0
+CLASSIFICATION_WEIGHT = 1.0
+"""The weight of the loss of classifications, of which there are few labels, beside that of spans, which are many."""
 MAX_WIDTH = 12
 """The widest span that is scored after a swap, in words."""
 
@@ -29,8 +33,9 @@ class SpanScorer(Architecture, SpanExtractor):
     plain = SpanExtractor
     overlap_policy = "greedy"
     gate = "count gate"
+    max_records = 19
     depends_on_length = False
-    loss_parts = ("structure_loss", "count_loss")
+    loss_parts = ("structure_loss", "count_loss", "classification_loss")
     adapted = ("encoder.", "span_rep.", "classifier.")
 
     @classmethod
@@ -43,9 +48,9 @@ class SpanScorer(Architecture, SpanExtractor):
         """The widest span."""
         return {"max_width": str(self.max_width)}
 
-    def untrained(self) -> tuple[str, ...]:
-        """Only the head of classifications is."""
-        return ("classifier.",)
+    def untrained(self, kinds: Set[str]) -> tuple[str, ...]:
+        """All but classifications train the same heads."""
+        return () if CLASSIFICATIONS in kinds else ("classifier.",)
 
     def summed_losses(self, outputs: Mapping[str, Any], windows: int) -> list[torch.Tensor]:
         """gliner2's losses, which are sums already."""
@@ -66,16 +71,31 @@ class SpanScorer(Architecture, SpanExtractor):
                 faults[index] = f"loss {sample['total_loss']}"
         return faults or dict.fromkeys(range(len(batch)), "loss not finite" if complete else "perhaps no loss")
 
-    def _compute_sample_loss(self, token_embeddings, embs_per_schema, task_types, *args, **kwargs):
-        losses = super()._compute_sample_loss(token_embeddings, embs_per_schema, task_types, *args, **kwargs)
-        prompts = [
-            states[0] for states, kind in zip(embs_per_schema, task_types, strict=True) if kind == "entities" and states
+    def _compute_sample_loss(self, token_embeddings, embs_per_schema, task_types, structure_labels, *args, **kwargs):
+        """gliner2's method; the count head learns how many instances there really are, none included."""
+        structure_labels = list(map(_with_negatives, embs_per_schema, task_types, structure_labels))
+        losses = super()._compute_sample_loss(
+            token_embeddings, embs_per_schema, task_types, structure_labels, *args, **kwargs
+        )
+        losses["classification"] = CLASSIFICATION_WEIGHT * losses["classification"]
+        asked = [
+            (states[0], 1 if kind == "entities" else _count(labels))
+            for states, kind, labels in zip(embs_per_schema, task_types, structure_labels, strict=True)
+            if kind != "classifications" and states
         ]
-        if prompts:
-            logits = self.count_pred(torch.stack(prompts))
-            target = torch.ones(len(prompts), dtype=torch.long, device=logits.device)
-            losses["count"] = losses["count"] + F.cross_entropy(logits.float(), target, reduction="sum")
+        if asked:
+            logits = self.count_pred(torch.stack([state for state, _ in asked])).float()
+            target = torch.tensor([count for _, count in asked], device=logits.device)
+            losses["count"] = COUNT_WEIGHT * F.cross_entropy(logits, target, reduction="sum")
         return losses
+
+    def _compute_training_span_scores_batched(self, token_embs_list, all_schema_embs, all_task_types, all_labels):
+        """gliner2's method; where there is no instance, the spans of the first one are scored, as negatives."""
+        labels = [
+            list(map(_with_negatives, *sample))
+            for sample in zip(all_schema_embs, all_task_types, all_labels, strict=True)
+        ]
+        return super()._compute_training_span_scores_batched(token_embs_list, all_schema_embs, all_task_types, labels)
 
     def compute_span_scores_batched(self, token_embs_list, query_embs_list, *, mask_invalid=True):
         """gliner2's method; on a CPU text by text, without padding, which costs time there and none on a GPU."""
@@ -162,7 +182,7 @@ class SpanScorer(Architecture, SpanExtractor):
         """See :meth:`Architecture.extract_from_windows`; each window has one gate."""
         batch = self.processor.collate_schemas(windows, [prompt.schema for prompt in prompts]).to(self.device)
         metadata = [prompt.metadata for prompt in prompts]
-        results = self._extract_from_batch(batch, prompts[0].threshold, metadata, True, True)
+        results = self._extract_from_batch(batch, min(prompt.floor for prompt in prompts), metadata, True, True)
         asked = [bool(prompt.metadata["entity_order"]) for prompt in prompts]
         return [
             WindowAnswer(each, wants, wants and not each.get("entities"))
@@ -181,8 +201,23 @@ class SpanScorer(Architecture, SpanExtractor):
         batch = batch.to(self.device)
         states = self.processor.extract_embeddings_from_batch(self.encode_tokens(batch), batch.input_ids, batch)
         logits, _ = self._compute_direct_span_logits_batched(batch, *states)
-        return [None if scores[0] is None else torch.sigmoid(scores[0][0].float()).cpu() for scores in logits]
+        of_entities = [
+            scores[kinds.index("entities")] if "entities" in kinds else None
+            for scores, kinds in zip(logits, batch.task_types, strict=True)
+        ]
+        return [None if scores is None else torch.sigmoid(scores[0].float()).cpu() for scores in of_entities]
 
     def best_starts(self, batch: PreprocessedBatch) -> list[torch.Tensor | None]:
         """See :meth:`Architecture.best_starts`."""
         return [None if scores is None else scores.amax(-1) for scores in self.span_probabilities(batch)]
+
+
+def _with_negatives(states: Sequence[torch.Tensor], kind: str, labels: Any) -> Any:
+    """The labels of a task; for relations or structures that are not there, an instance without values."""
+    return [1, [[[] for _ in states[1:]]]] if kind != "classifications" and labels[0] == 0 else labels
+
+
+def _count(labels: Sequence[Any]) -> int:
+    """How many instances have a value in the text; gliner2 counts a relation without ends as one."""
+    found = sum(any(place != (-1, -1) for places in instance for place in places) for instance in labels[1])
+    return min(found, SpanScorer.max_records)

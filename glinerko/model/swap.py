@@ -17,7 +17,7 @@ from transformers.utils import logging
 from glinerko.cli import CONTENT, RESULT, check_options, option
 from glinerko.common import LoadError, SwapError, first_line
 from glinerko.corpus.processor import KoreanSchemaTransformer
-from glinerko.corpus.rows import LabelSchema
+from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.tokens import load_encoder_tokenizer
 from glinerko.corpus.words import USER_DICTIONARY, load_word_splitter, word_splitter_names
 from glinerko.hub import fetch, load_config, public_name, read_licence
@@ -170,7 +170,7 @@ def swap_encoder(
         lower_case=False,
         continuation_pieces=chosen.continuation_pieces,
         user_dictionary=USER_DICTIONARY if chosen.user_dictionary else None,
-        **({} if schema is None else {"labels": schema.labels, "descriptions": schema.descriptions}),
+        **({} if schema is None else {name: getattr(schema, name) for name in ("labels", "descriptions", "tasks")}),
     )
 
     parents = [base_model, *([] if encoder is None else [encoder])]

@@ -12,7 +12,8 @@ from itertools import chain
 from datasets import Dataset
 
 from glinerko.corpus.processor import TrainingWindow
-from glinerko.corpus.rows import Example, LabelSchema, Offsets, Span, SpanKey
+from glinerko.corpus.rows import Example, Offsets, Span, SpanKey
+from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.windows import Outcome, aligned_windows, perfect_spans
 from glinerko.model.architecture import Architecture
 

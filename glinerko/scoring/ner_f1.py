@@ -8,7 +8,8 @@ import datasets
 import evaluate
 
 from glinerko.corpus.matching import compose, without_spaces
-from glinerko.corpus.rows import Example, Mention, Span, check_labels
+from glinerko.corpus.rows import Example, Mention, Span
+from glinerko.corpus.schema import check_labels
 from glinerko.scoring.metrics import METRICS, score_all, score_modes
 
 _DESCRIPTION = (

@@ -24,6 +24,7 @@ from glinerko.model.extractor import ARCHITECTURES
 from glinerko.model.lora import ADAPTER_WEIGHTS
 from glinerko.model.settings import Settings
 from glinerko.scoring.metrics import METRICS, metric_title
+from glinerko.scoring.tasks import TASK_METRICS
 from glinerko.sharing.page import save_plots, training_plot
 from glinerko.sharing.tables import code_span, escape_markdown
 from glinerko.training.arguments import DataArguments, ModelArguments, TrainingArguments
@@ -47,15 +48,15 @@ _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
 _DATA_KEYS = (
     "documents", "documents_without_labels", "documents_with_all_labels", "bad_rows_skipped", "windows", "words",
     "labels", "mentions", "mentions_by_outcome", "mentions_by_label", "mentions_left_out", "mentions_matched_loosely",
-    "spans", "spans_by_outcome", "texts_shared_with_training", "reach", "characters", "pieces", "unknown", "identical",
-    "fallbacks", "identical_share", "unknown_share", "pieces_per_character",
+    "tasks", "spans", "spans_by_outcome", "texts_shared_with_training", "reach", "characters", "pieces", "unknown",
+    "identical", "fallbacks", "identical_share", "unknown_share", "pieces_per_character",
 )  # fmt: skip
 _EVALUATION_KEYS = (
     "metric", "documents", "threshold", "threshold_source", "modes", "ceiling", "targets", "average_precision",
-    "unseen", "dictionary", "plain_gliner2", "errors", "weights",
+    "unseen", "dictionary", "plain_gliner2", "errors", "weights", "tasks",
 )  # fmt: skip
 _HISTORY_KEYS = (
-    "epoch", "step", "loss", "encoder_learning_rate", "heads_learning_rate", "threshold",
+    "epoch", "step", "loss", "encoder_learning_rate", "heads_learning_rate", "threshold", "tasks", "mean_f1",
     *(part for architecture in ARCHITECTURES.values() for part in architecture.loss_parts),
 )  # fmt: skip
 
@@ -190,6 +191,7 @@ def _render(
         threshold=0.5 if settings.threshold is None else settings.threshold,
         max_width=config.get("max_width"),
         metrics=METRICS,
+        task_metrics=TASK_METRICS,
         evaluation=evaluation,
         plain_splitter=max(("whitespace", "char"), key=lambda splitter: plain.get(splitter, 0.0)),
         validation=validation,

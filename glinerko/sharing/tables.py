@@ -12,12 +12,13 @@ from rich.box import HORIZONTALS
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from glinerko.corpus.report import DataReport, PieceReport
+from glinerko.corpus.report import DataReport, PieceReport, TaskReport
 from glinerko.corpus.windows import Outcome
 from glinerko.model.swap import SwapReport
 from glinerko.scoring.analysis import ErrorClass
 from glinerko.scoring.learning_curve import Point
 from glinerko.scoring.metrics import METRICS, metric_title
+from glinerko.scoring.tasks import TASK_METRICS
 
 if TYPE_CHECKING:
     from glinerko.verification.candidates import Inspection
@@ -193,6 +194,11 @@ def data_table(reports: Mapping[str, DataReport]) -> Table:
     add("spans (occurrences)", [report.spans for report in every])
     add("  target", [report.spans_by_outcome.get(Outcome.TARGET.value, 0) for report in every])
     add("reach of mentions in the text", [_figure(report.reach, "{:.1%}") for report in every], "bold")
+    for name in dict.fromkeys(name for report in every for name in report.tasks):
+        tasks = [report.tasks.get(name) for report in every]
+        add(f"{name}: documents annotated for it", [task.documents if task else 0 for task in tasks])
+        for row in dict.fromkeys(row for task in tasks if task for row in task.counts):
+            add(f"  {row}", [task.counts.get(row, 0) if task else 0 for task in tasks])
     return table
 
 
@@ -211,6 +217,7 @@ def piece_table(reports: Mapping[str, PieceReport], in_use: str) -> Table:
 def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
     """All tables of an evaluation, from the record that ``scripts/eval.py`` makes."""
     report = DataReport(**{each.name: result["data"][each.name] for each in fields(DataReport)})
+    report.tasks = {name: TaskReport(**each) for name, each in report.tasks.items()}
     title = f"{result['model']} at threshold {result['threshold']:.2f} ({result['threshold_source']})"
     tables = [
         data_table({Path(result["test_file"]).stem: report}),
@@ -219,12 +226,17 @@ def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
         score_table("Other scores", _other_scores(result)),
     ]
     if "comparisons" in result:
-        tables.append(comparison_table(result["comparisons"], result["metric"]))
+        tables.append(comparison_table(result["comparisons"], metric_title(result["metric"])))
     if "plain_gliner2" in result:
         plain = plain_table(f"Loaded with gliner2 ({metric_title(result['metric'])})", "word_splitter", "F1")
         for splitter, f1 in result["plain_gliner2"].items():
             plain.add_row(splitter, f"{f1:.3f}")
         tables.append(plain)
+    tables += task_tables(result.get("tasks", {}))
+    for name, compared in result.get("task_comparisons", {}).items():
+        tables.append(comparison_table(compared, name))
+    if "probe" in result:
+        tables.append(probe_table(result["probe"]))
     return [*tables, error_table(result["errors"])]
 
 
@@ -280,6 +292,56 @@ def target_table(targets: Mapping[str, Mapping], metric: str) -> Table:
     return table
 
 
+def task_tables(tasks: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """The scores of the tasks beside entities, and who is mistaken for whom among the classes of each.
+
+    Args:
+        tasks: Records of :func:`glinerko.scoring.tasks.describe_task`.
+    """
+    if not tasks:
+        return []
+    scores = plain_table("Other tasks", "", "precision", "recall", "F1", "95 % interval", "gold", "predicted")
+
+    def add(title: str, score: Mapping[str, Any], style: str | None = None) -> None:
+        figures = (f"{score[name]:.3f}" for name in ("precision", "recall", "f1"))
+        interval, counts = _interval(score["f1_interval"]), (_figure(score[name]) for name in ("gold", "predicted"))
+        scores.add_row(title, *figures, interval, *counts, style=style)
+
+    for name, record in tasks.items():
+        at = "" if record["threshold"] is None else f" at threshold {record['threshold']:.2f}"
+        for metric, each in record["scores"].items():
+            title = "accuracy" if "confusion" in record else TASK_METRICS[record["kind"]][metric].title
+            add(f"{name}: {title}{at}", each["overall"], "bold")
+            if len(each["labels"]) > 1:
+                for label, score in each["labels"].items():
+                    add(f"  {label}", score)
+                scores.add_row("  macro F1", "", "", f"{each['macro_f1']:.3f}", "", "", "")
+        if "invented" in record:
+            found, documents = record["invented"]
+            scores.add_row("  found where there is none", "", "", f"{found} of {documents}", "", "", "")
+    return [scores, *(confusion_table(name, each) for name, each in tasks.items() if "confusion" in each)]
+
+
+def confusion_table(name: str, record: Mapping[str, Any]) -> Table:
+    """The documents of each class, by the class that was found."""
+    table = plain_table(f"{name}: true classes in rows, found ones in columns", "", *record["labels"])
+    for label, counts in zip(record["labels"], record["confusion"], strict=True):
+        table.add_row(label, *(f"{count:,}" for count in counts))
+    return table
+
+
+def probe_table(probe: Mapping[str, Any]) -> Table:
+    """What tasks that were not trained are worth before the training and after it."""
+    title = f"Tasks that were not trained, on {probe['documents']} small documents (F1)"
+    table = plain_table(title, "", *probe["scores"])
+    for name in next(iter(probe["scores"].values())):
+        records = [scores[name] for scores in probe["scores"].values()]
+        metric = next(iter(records[0]["scores"]))
+        measured = "accuracy" if "confusion" in records[0] else TASK_METRICS[records[0]["kind"]][metric].title
+        table.add_row(f"{name}: {measured}", *(f"{each['scores'][metric]['overall']['f1']:.3f}" for each in records))
+    return table
+
+
 def curve_table(points: Sequence[Point], metric: str) -> Table:
     """F1 by the number of training documents."""
     table = plain_table(f"Learning curve ({metric_title(metric)})", "training documents", "F1", "95 % interval")
@@ -288,11 +350,9 @@ def curve_table(points: Sequence[Point], metric: str) -> Table:
     return table
 
 
-def comparison_table(compared: Sequence[Mapping], metric: str) -> Table:
-    """Models on the same documents, and how far the first one is ahead of each."""
-    table = plain_table(
-        f"Models ({metric_title(metric)})", "", "threshold", "F1", "95 % interval", "first is ahead by", "p"
-    )
+def comparison_table(compared: Sequence[Mapping], what: str) -> Table:
+    """Models on the same documents, and how far the first one is ahead of each; ``what`` is what was scored."""
+    table = plain_table(f"Models ({what})", "", "threshold", "F1", "95 % interval", "first is ahead by", "p")
     for model in compared:
         ahead = model["difference"]
         difference = f"{ahead['f1']:+.3f} ({_interval((ahead['low'], ahead['high']))})" if ahead else "–"

@@ -18,7 +18,7 @@ from gliner2.processor import PreprocessedBatch
 
 from glinerko.common import TrainingError
 from glinerko.corpus.processor import KoreanSchemaTransformer
-from glinerko.corpus.rows import LabelSchema
+from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.windows import window_from_row
 from glinerko.model.extractor import KoreanExtractor
 from glinerko.training.optimizer import freeze_unused
@@ -71,6 +71,20 @@ def longest_rows(windows: Dataset, number: int) -> list[int]:
     return np.argsort(-lengths, kind="stable")[:number].tolist()
 
 
+def rows_of_tasks(windows: Dataset, schema: LabelSchema) -> list[int]:
+    """The index of the first window that trains each task of ``schema`` beside entities, if one does."""
+    missing, found = {task.name for task in schema.tasks}, []
+    columns = windows.select_columns(["classes", "records"])
+    for index, row in enumerate(columns if missing else ()):
+        trained = missing & {entry["task"] for entry in (*row["classes"], *row["records"])}
+        if trained:
+            found.append(index)
+            missing -= trained
+        if not missing:
+            break
+    return found
+
+
 def find_batch_size(
     model: KoreanExtractor,
     windows: Dataset,
@@ -80,6 +94,8 @@ def find_batch_size(
     halve: bool = False,
 ) -> tuple[int, list[str]]:
     """Do a step with the longest windows, so that memory which is too small shows now; see :func:`freeze_unused`.
+
+    Windows of every task follow, so that no head is frozen that some of the corpus trains.
 
     Args:
         wanted: The number of windows in a batch.
@@ -91,12 +107,14 @@ def find_batch_size(
     Raises:
         TrainingError: Memory is too small, and the batch may not be halved, or not further.
     """
-    longest, size = longest_rows(windows, wanted), wanted
+    longest, of_tasks, size = longest_rows(windows, wanted), rows_of_tasks(windows, schema), wanted
     while True:
-        batch = model.processor.collate([window_from_row(windows[index]) for index in longest[:size]], schema)
+        groups = [longest[:size], *(of_tasks[first : first + size] for first in range(0, len(of_tasks), size))]
+        chosen = ([window_from_row(windows[index]) for index in group] for group in groups)
+        batches = (model.processor.collate(each, schema).to(accelerator.device) for each in chosen)
         try:
             with accelerator.autocast():
-                unused = freeze_unused(model, batch.to(accelerator.device))
+                unused = freeze_unused(model, batches)
             return min(gather_object([size])), unused
         except RuntimeError as error:
             if not should_reduce_batch_size(error):

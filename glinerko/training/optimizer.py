@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -101,18 +101,22 @@ def averaged_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         exchange()
 
 
-def freeze_unused(model: KoreanExtractor, batch: PreprocessedBatch) -> list[str]:
+def freeze_unused(model: KoreanExtractor, batches: Iterable[PreprocessedBatch]) -> list[str]:
     """Freeze the parameters that get no gradient, so that DistributedDataParallel does not wait for them.
 
     On entity data that is the classification head; an encoder may also have a pooler. The optimizer makes no step.
+
+    Args:
+        batches: Together they have every task of the corpus.
 
     Returns:
         The largest modules without a trained parameter, for example ``["classifier"]``.
     """
     model.train()
-    outputs = model(batch)
-    check_step(outputs, model, batch)
-    outputs["total_loss"].backward()
+    for batch in batches:
+        outputs = model(batch)
+        check_step(outputs, model, batch)
+        outputs["total_loss"].backward()
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     unused = {name for name, parameter in trained.items() if parameter.grad is None}
     for name in unused:

@@ -126,7 +126,7 @@ def build_base(
         config, encoder_config=encoder_config(size.hidden_size, size.layers, len(tokenizer)), tokenizer=tokenizer
     )
     model.processor = KoreanSchemaTransformer(tokenizer, load_word_splitter("whitespace"), architecture=architecture)
-    schema = label_schema(rows)
+    schema = label_schema(rows).entities_only()
     if size.base_steps:
         windows = [window_from_row(row) for row in training_windows(model.align(rows, schema), schema)]
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from datasets import Dataset
 
-from glinerko.corpus.rows import LabelSchema
+from glinerko.corpus.schema import LabelSchema
 from glinerko.model.extractor import KoreanExtractor
 from glinerko.training.batches import WindowCollator, find_batch_size
 from glinerko.training.optimizer import parameter_groups

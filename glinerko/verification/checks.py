@@ -25,13 +25,13 @@ from glinerko.common import GlinerkoError, LoadError, TrainingError, first_line
 from glinerko.corpus.processor import TrainingWindow, Window
 from glinerko.corpus.reading import label_schema
 from glinerko.corpus.report import Segmentation, measure_reach
-from glinerko.corpus.rows import LabelSchema
+from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.tokens import difference_from_files
 from glinerko.corpus.windows import MAX_LENGTH, training_windows, window_from_row
 from glinerko.corpus.words import load_word_splitter
 from glinerko.hub import fetch, read_config
 from glinerko.model.extractor import KoreanExtractor, load_and_compare, load_extractor
-from glinerko.model.prediction import entity_prompt, predict_spans
+from glinerko.model.prediction import own_prompt, predict_spans
 from glinerko.model.swap import SwapOptions, check_compatibility, swap_encoder, weight_checksum
 from glinerko.training.optimizer import check_step, parameter_groups
 from glinerko.verification.agreement import describe_agreement
@@ -290,7 +290,7 @@ def check_backward(model: KoreanExtractor, windows: Sequence[TrainingWindow], sc
     for key, parameter in model.named_parameters():
         if parameter.grad is not None:
             squares["encoder" if key.startswith("encoder.") else "heads"] += parameter.grad.square().sum().item()
-        elif not key.startswith((*model.untrained(), "encoder.pooler.")):
+        elif not key.startswith((*model.untrained(frozenset()), "encoder.pooler.")):
             missing.append(key)
     model.zero_grad()
     model.eval()
@@ -321,7 +321,7 @@ def check_gate(model: KoreanExtractor, windows: Sequence[Window], schema: LabelS
 
     This trains ``model`` on ``windows``.
     """
-    prompts = [entity_prompt(model, schema, 0.0)] * len(windows)
+    prompts = [own_prompt(model, schema, 0.0)] * len(windows)
 
     def open_share() -> float:
         model.eval()
@@ -395,7 +395,7 @@ def verify_swap(
     chosen, base_directory = SwapOptions(**options), fetch(base_model)
     base, directory = load_extractor(base_directory), fetch(encoder)
     width = base.swapped_config(base.config, chosen.max_width).get("max_width")
-    schema, (texts, terms) = label_schema(rows), trial_texts(rows)
+    schema, (texts, terms) = label_schema(rows).entities_only(), trial_texts(rows)
     yield check_files(directory)
     yield from check_encoder(inspect_encoder(directory, texts, terms), base.encoder.config, texts, chosen.head_init)
     splitters = {name: load_word_splitter(name) for name in ("whitespace", "char")}

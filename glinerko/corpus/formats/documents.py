@@ -9,7 +9,7 @@ from typing import Any
 
 from glinerko.cli import option
 from glinerko.corpus.matching import compose, find_mention
-from glinerko.corpus.rows import parse_row
+from glinerko.corpus.parsing import parse_row
 from glinerko.corpus.words import word_splitter_names
 
 
@@ -96,7 +96,7 @@ def make_document_row(document: Document, default_id: str, only: Sequence[str] =
         only: The labels to keep; all by default.
 
     Raises:
-        DataError, ValueError: :func:`glinerko.corpus.rows.parse_row` would not read it.
+        DataError, ValueError: :func:`glinerko.corpus.parsing.parse_row` would not read it.
     """
     entities: dict[str, list] = {label: [] for label in only or map(_composed, document.labels)}
     seen: set[tuple] = set()

@@ -21,7 +21,7 @@ from glinerko.corpus.formats.documents import (
     pick_text,
 )
 from glinerko.corpus.formats.sources import Record, Source, json_records
-from glinerko.corpus.rows import body_key, parse_row
+from glinerko.corpus.parsing import body_key, parse_row
 
 
 def read_records(source: Source, options: FormatOptions) -> Iterator[Record]:
@@ -193,7 +193,7 @@ def parse_gliner2(raw: Any, options: FormatOptions, source: Source) -> Document:
     """A row of this project or of gliner2.
 
     Raises:
-        DataError, ValueError: See :func:`glinerko.corpus.rows.parse_row`.
+        DataError, ValueError: See :func:`glinerko.corpus.parsing.parse_row`.
     """
     key = body_key(raw) if isinstance(raw, Mapping) else None
     body = raw[key] if key else raw

@@ -31,7 +31,7 @@ $(BIN)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help install demo test test-fast lint format train eval serve doctor verify real-corpus gliner clean
+.PHONY: help install demo demo-tasks test test-fast lint format train eval serve doctor verify real-corpus gliner clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -45,6 +45,13 @@ demo: $(BIN)/.installed  ## swap, train and score offline on the bundled sample 
 		--output_dir outputs/demo$(KIND)
 	$(BIN)/python scripts/eval.py --model outputs/demo$(KIND)/best --test_file data/sample/test.jsonl \
 		--train_file data/sample/train.jsonl --min_f1 0.75
+
+demo-tasks: $(BIN)/.installed  ## the same with classes, relations and structures beside the entities
+	$(BIN)/python scripts/make_starter_pair.py --output_dir outputs/starter-tasks --architecture $(BASE) \
+		--train_file data/sample/tasks/train.jsonl
+	$(BIN)/accelerate launch --quiet --config_file $(CONFIG) scripts/train_gliner2_korean_encoder.py recipes/demo_tasks.yaml
+	$(BIN)/python scripts/eval.py --model outputs/demo-tasks/best --test_file data/sample/tasks/test.jsonl \
+		--train_file data/sample/tasks/train.jsonl
 
 test: $(BIN)/.installed  ## all tests, two at a time: make test WORKERS=8
 	$(PYTEST)

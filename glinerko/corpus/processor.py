@@ -220,18 +220,30 @@ class KoreanSchemaTransformer(SchemaTransformer):
         return super()._transform_schema(*args, label_descriptions=described, **options)
 
     def extract_embeddings_from_batch(self, token_embeddings, input_ids, batch):
-        """gliner2's method, with all words of a text pooled at once; its own loop goes piece by piece."""
-        words, prompts = self._extract_embeddings_fast(token_embeddings, batch)
-        if self.token_pooling != "first":
-            for index, (count, end) in enumerate(zip(batch.text_word_counts, batch.original_lengths, strict=True)):
-                if count:
-                    starts = batch.text_word_indices[index, :count]
-                    pieces = starts.diff(prepend=starts.new_zeros(1), append=starts.new_full((1,), end))
-                    # The prompt before the text counts as one word: no value has to be read back from the device.
-                    words[index] = torch.segment_reduce(
-                        token_embeddings[index, :end], self.token_pooling, lengths=pieces, unsafe=True
-                    )[1:]
-        return words, prompts
+        """gliner2's method; all states are taken at once.
+
+        gliner2 takes them one by one, and the backward pass of each makes a tensor of the size of all states.
+        """
+        flat, length = token_embeddings.flatten(0, 1), token_embeddings.shape[1]
+        counts = batch.text_word_counts
+        places = [index * length + place for index, row in enumerate(batch.schema_special_indices) for task in row
+                  for place in task]  # fmt: skip
+        sizes = [len(task) for row in batch.schema_special_indices for task in row]
+        taken = iter(flat.index_select(0, torch.tensor(places, device=flat.device)).split(sizes))
+        prompts = [[list(next(taken)) for _ in row] for row in batch.schema_special_indices]
+        if self.token_pooling == "first":
+            words = batch.text_word_indices + length * torch.arange(len(counts), device=flat.device)[:, None]
+            first = torch.cat([row[:count] for row, count in zip(words, counts, strict=True)])
+            return list(flat.index_select(0, first).split(counts)), prompts
+        pooled = []
+        for index, (count, end) in enumerate(zip(counts, batch.original_lengths, strict=True)):
+            starts = batch.text_word_indices[index, :count]
+            pieces = starts.diff(prepend=starts.new_zeros(1), append=starts.new_full((1,), end))
+            # The prompt before the text counts as one word: no value has to be read back from the device.
+            pooled.append(
+                torch.segment_reduce(token_embeddings[index, :end], self.token_pooling, lengths=pieces, unsafe=True)[1:]
+            )
+        return pooled, prompts
 
 
 def gliner2_schema(window: Window, schema: LabelSchema) -> dict[str, Any]:

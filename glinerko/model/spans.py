@@ -15,9 +15,12 @@ from glinerko.corpus.processor import Window
 from glinerko.corpus.schema import CLASSIFICATIONS
 from glinerko.model.architecture import Architecture, Prompt, WindowAnswer
 
-COUNT_WEIGHT = 1.0
-CLASSIFICATION_WEIGHT = 1.0
-"""The weight of the loss of classifications, of which there are few labels, beside that of spans, which are many."""
+CLASSIFICATION_WEIGHT, COUNT_WEIGHT = 8.0, 4.0
+"""The weights of the losses of classes, and of the numbers of relations and instances, beside that of spans.
+
+A document has a handful of the former and hundreds of the latter; with weight 1 they are hardly learned: see
+docs/experiments.md.
+"""
 MAX_WIDTH = 12
 """The widest span that is scored after a swap, in words."""
 
@@ -79,14 +82,15 @@ class SpanScorer(Architecture, SpanExtractor):
         )
         losses["classification"] = CLASSIFICATION_WEIGHT * losses["classification"]
         asked = [
-            (states[0], 1 if kind == "entities" else _count(labels))
+            (states[0], 1, 1.0) if kind == "entities" else (states[0], _count(labels), COUNT_WEIGHT)
             for states, kind, labels in zip(embs_per_schema, task_types, structure_labels, strict=True)
             if kind != "classifications" and states
         ]
         if asked:
-            logits = self.count_pred(torch.stack([state for state, _ in asked])).float()
-            target = torch.tensor([count for _, count in asked], device=logits.device)
-            losses["count"] = COUNT_WEIGHT * F.cross_entropy(logits, target, reduction="sum")
+            states, counts, weights = zip(*asked, strict=True)
+            logits = self.count_pred(torch.stack(states)).float()
+            each = F.cross_entropy(logits, torch.tensor(counts, device=logits.device), reduction="none")
+            losses["count"] = each @ torch.tensor(weights, device=logits.device)
         return losses
 
     def _compute_training_span_scores_batched(self, token_embs_list, all_schema_embs, all_task_types, all_labels):

@@ -79,12 +79,12 @@ def test_both_spellings_of_gliner2_and_the_flat_form_say_the_same(write_rows, sp
     assert example.classes == {"상태": ("호전",), "상태 변화": ("있음",)}
     found = [(r.kind, r.task, [(v.label, v.text, v.spans) for v in r.values], r.chosen) for r in example.records]
     assert found == [
-        ("relations", "치료", [("head", "세파클러", ((26, 30),)), ("tail", "폐렴", ((21, 23),))], ()),
+        ("relations", "치료", [("head", "세파클러", ((25, 29),)), ("tail", "폐렴", ((20, 22),))], ()),
         ("relations", "치료", [("head", "인슐린", ((6, 9),)), ("tail", "당뇨병", ((0, 3),))], ()),
         (
             "structures",
             "처방",
-            [("약물", "세파클러", ((26, 30),)), ("용량", "5mg", ((31, 34),)), ("경로", "정맥", ())],
+            [("약물", "세파클러", ((25, 29),)), ("용량", "5mg", ((30, 33),)), ("경로", "정맥", ())],
             ("경로",),
         ),
         ("structures", "처방", [("약물", "인슐린", ((6, 9),)), ("경로", "경구", ())], ("경로",)),
@@ -112,7 +112,7 @@ def test_both_spellings_of_gliner2_and_the_flat_form_say_the_same(write_rows, sp
 
 
 def test_a_field_may_have_several_values_and_choices(write_rows):
-    several = {"약물": ["인슐린", {"text": "세파클러", "start": 26, "end": 30}], "용량": ["5mg"]}
+    several = {"약물": ["인슐린", {"text": "세파클러", "start": 25, "end": 29}], "용량": ["5mg"]}
     several["경로"] = {"value": ["정맥", "경구"], "choices": CHOICES}
     (row,) = read(write_rows, with_structures({"처방": several}))
     (record,) = Example.from_row(row).records
@@ -149,7 +149,10 @@ def test_a_row_was_annotated_for_the_keys_that_it_has(write_rows, body, annotate
         ROW,
         NEGATIVE,
         {"text": TEXT, "relations": [], "relation_descriptions": {"치료": "낫게 한다", "유발": "일으킨다"}},
-        {"text": TEXT, "relations": [{"치료": {"head": "", "tail": ""}}, {"유발": {"head": "없는 약", "tail": "폐렴"}}]},
+        {
+            "text": TEXT,
+            "relations": [{"치료": {"head": "", "tail": ""}}, {"유발": {"head": "없는 약", "tail": "폐렴"}}],
+        },
         with_structures(json_descriptions={"처방": {"약물": "약", "용량": "양"}}),
         with_structures({"처방": {"약물": ""}}, {"처방": {"약물": ["인슐린", "세파클러"]}}),
         with_structures({"처방": {"경로": {"value": ["경구", "정맥"], "choices": CHOICES}}}),
@@ -205,7 +208,9 @@ BAD_ROWS = {
     "a label is empty": with_structures({"처방": {"": "인슐린"}}),
     "'처방' in 'json_structures' must be": with_structures({"처방": "인슐린"}),
     "the description of '약물' must be a string": with_structures(json_descriptions={"처방": {"약물": ["약"]}}),
-    "'record_metadata' of '처방' must be an object": with_structures(STRUCTURES[0], record_metadata={"처방": "natural"}),
+    "'record_metadata' of '처방' must be an object": with_structures(
+        STRUCTURES[0], record_metadata={"처방": "natural"}
+    ),
 }
 
 
@@ -235,7 +240,9 @@ def test_the_schema_of_a_corpus_merges_what_its_rows_say(write_rows):
         "text": TEXT,
         "classifications": [{**STATE, "labels": ["유지", "호전"]}],
         "relations": [{"유발": {"head": "인슐린", "tail": "폐렴"}}],
-        "json_structures": [{"처방": {"경로": {"value": "피하", "choices": ["피하", "경구"]}, "약물": ["인슐린", "폐렴"]}}],
+        "json_structures": [
+            {"처방": {"경로": {"value": "피하", "choices": ["피하", "경구"]}, "약물": ["인슐린", "폐렴"]}}
+        ],
     }
     second = {**ROW, "classifications": [{**STATE, "multi_label": True, "label_descriptions": {"악화": "나빠짐"}}]}
     for rows, labels, choices in (
@@ -252,7 +259,9 @@ def test_the_schema_of_a_corpus_merges_what_its_rows_say(write_rows):
 
 
 def test_fields_with_a_description_come_first(write_rows):
-    row = with_structures({"처방": {"용량": "5mg", "약물": "인슐린"}}, json_descriptions={"처방": {"약물": "약", "빈도": "번"}})
+    row = with_structures(
+        {"처방": {"용량": "5mg", "약물": "인슐린"}}, json_descriptions={"처방": {"약물": "약", "빈도": "번"}}
+    )
     (task,) = label_schema(read(write_rows, row)).tasks
     assert task.labels == ("약물", "빈도", "용량")
 
@@ -267,7 +276,11 @@ def test_a_name_that_two_rows_use_for_two_kinds_is_refused(write_rows):
     ("instances", "others", "record"),
     [
         (({"용량": "5mg", "약물": "인슐린"}, {"약물": "세파클러"}), {}, {"mode": "natural", "anchor": "약물"}),
-        (({"용량": "5mg", "약물": "인슐린"}, {"약물": "세파클러", "용량": "10mg"}), {}, {"mode": "natural", "anchor": "용량"}),
+        (
+            ({"용량": "5mg", "약물": "인슐린"}, {"약물": "세파클러", "용량": "10mg"}),
+            {},
+            {"mode": "natural", "anchor": "용량"},
+        ),
         (({"용량": "5mg"}, {"약물": "세파클러"}), {}, {"mode": "latent"}),
         # What is chosen stands nowhere in the text.
         (({"경로": {"value": "경구", "choices": CHOICES}},), {}, {"mode": "latent"}),
@@ -287,7 +300,10 @@ def test_the_anchor_of_a_structure_is_the_first_field_that_all_instances_have(wr
 def test_classes_and_fields_that_were_not_trained_are_named(write_rows):
     trained = label_schema(read(write_rows, ROW))
     require_labels(read(write_rows, NEGATIVE), trained, "x")
-    unknown = {"classifications": [{**STATE, "labels": ["호전", "유지"]}]}, {"json_structures": [{"처방": {"빈도": "5mg"}}]}
+    unknown = (
+        {"classifications": [{**STATE, "labels": ["호전", "유지"]}]},
+        {"json_structures": [{"처방": {"빈도": "5mg"}}]},
+    )
     for body, name in zip(unknown, ("유지", "빈도"), strict=True):
         with pytest.raises(DataError, match=f"x: .* has {name}, which is not asked for"):
             require_labels(read(write_rows, {"text": TEXT, **body}), trained, "x")
@@ -298,7 +314,9 @@ def test_classes_and_fields_that_were_not_trained_are_named(write_rows):
 def test_a_field_is_chosen_everywhere_or_nowhere(write_rows, together):
     instances = STRUCTURES[0], {"처방": {"약물": "인슐린", "경로": "정맥"}}
     with pytest.raises(DataError, match="경로"):
-        label_schema(read(write_rows, *([with_structures(*instances)] if together else map(with_structures, instances))))
+        label_schema(
+            read(write_rows, *([with_structures(*instances)] if together else map(with_structures, instances)))
+        )
 
 
 @pytest.mark.xfail(strict=True, reason="pydantic's error on many lines, when the prompt is made")
@@ -348,7 +366,10 @@ def test_a_relation_is_a_target_of_every_window_that_has_both_ends():
 
 def test_an_end_that_occurs_twice_counts_where_the_other_end_is():
     text = "인슐린 10mg 인슐린 당뇨병"
-    assert place([(0, 2), (2, 4)], [("인슐린", "당뇨병")], text=text) == ([[Outcome.TARGET] * 2], [(1, ["인슐린", "당뇨병"])])
+    assert place([(0, 2), (2, 4)], [("인슐린", "당뇨병")], text=text) == (
+        [[Outcome.TARGET] * 2],
+        [(1, ["인슐린", "당뇨병"])],
+    )
 
 
 def test_a_structure_is_learned_where_most_of_it_is():
@@ -404,12 +425,14 @@ def test_every_class_and_value_is_accounted_for(write_rows, model, tmp_path):
         "id": "lost",
         "text": TEXT,
         "relations": [{"치료": {"head": "세파클러", "tail": "당뇨병"}}, {"치료": {"head": "세파클러", "tail": "폐렴"}}],
-        "json_structures": [{"처방": {"약물": "슐린", "용량": "10mg을 먹이고", "경로": {"value": "경구", "choices": CHOICES}}}],
+        "json_structures": [
+            {"처방": {"약물": "슐린", "용량": "10mg을 먹이고", "경로": {"value": "경구", "choices": CHOICES}}}
+        ],
     }
     rows = read(write_rows, ROW, NEGATIVE, lost, {"text": "두통", "entities": {"Drug": ["아스피린"]}})
     schema = label_schema(rows)
     aligned = split_and_align(rows, model.processor, schema, max_width=3, max_text=14, window_overlap=2)
-    assert [len(row["windows"]) for row in aligned] == [2, 1, 2, 1]
+    assert [len(row["windows"]) > 1 for row in aligned] == [True, False, True, False]
     report = report_data(aligned, schema, "", tmp_path / "unreached.jsonl")
     assert not report.unused_keys
     assert report.tasks["상태"].counts == {"호전": 1, "악화": 1}

@@ -16,6 +16,7 @@ from glinerko.corpus.rows import Example, Offsets, Span, SpanKey
 from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.windows import Outcome, aligned_windows, perfect_spans
 from glinerko.model.architecture import Architecture
+from glinerko.scoring.metrics import where_annotated
 
 
 class ErrorClass(str, Enum):
@@ -72,6 +73,7 @@ def judge_spans(
             :class:`glinerko.corpus.words.WordSplitter`. By default no particles are known.
         not_scored: The gold spans of each document that the model did not score; by default it scored all.
     """
+    predicted = where_annotated(examples, predicted)
     documents = zip(examples, outcomes, predicted, not_scored or [set()] * len(examples), strict=True)
     return [_judge_document(*document, labels, seen, particles) for document in documents]
 

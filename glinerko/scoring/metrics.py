@@ -94,11 +94,11 @@ def score_sets(gold: Sequence[set[tuple]], predicted: Sequence[set[tuple]], labe
 def score_spans(examples: Sequence[Example], predicted: Sequence[Iterable[Span]], labels: Sequence[str]) -> Scores:
     """Strict span F1: start, end and label must agree. Gold is every occurrence of every mention."""
     gold = [_of(example.gold_spans, labels) for example in examples]
-    given = [{span.key for span in spans} for spans in _where_annotated(examples, predicted)]
+    given = [{span.key for span in spans} for spans in where_annotated(examples, predicted)]
     return score_sets(gold, given, labels)
 
 
-def _where_annotated(examples: Sequence[Example], predicted: Sequence[Iterable[Span]]) -> list[Iterable[Span]]:
+def where_annotated(examples: Sequence[Example], predicted: Sequence[Iterable[Span]]) -> list[Iterable[Span]]:
     """The spans of the documents that were annotated for entities; in others nobody knows which are right."""
     pairs = zip(examples, predicted, strict=True)
     return [spans if ENTITIES in example.annotated else () for example, spans in pairs]
@@ -121,7 +121,7 @@ def score_strings(
     gold = [_of(example.gold_strings, labels) - leave_out for example in examples]
     pairs = [
         {(example.string(span.start, span.end), span.label) for span in spans} - leave_out
-        for example, spans in zip(examples, _where_annotated(examples, predicted), strict=True)
+        for example, spans in zip(examples, where_annotated(examples, predicted), strict=True)
     ]
     return score_sets(gold, pairs, labels)
 
@@ -174,7 +174,7 @@ def score_modes(
         return [{"start": start, "end": end - 1, "label": label} for start, end, label in sorted(spans)]
 
     gold = [listed(_of(example.gold_spans, labels)) for example in examples]
-    given = [listed(span.key for span in spans) for spans in _where_annotated(examples, predicted)]
+    given = [listed(span.key for span in spans) for spans in where_annotated(examples, predicted)]
     modes = Evaluator(gold, given, tags=list(labels), loader="dict").evaluate()["overall"]
     return {mode: {"precision": m.precision, "recall": m.recall, "f1": m.f1} for mode, m in modes.items()}
 
@@ -192,7 +192,7 @@ def precision_recall(
     ranked = sorted(
         (
             (span.score, span.key in expected)
-            for expected, spans in zip(gold, _where_annotated(examples, predicted), strict=True)
+            for expected, spans in zip(gold, where_annotated(examples, predicted), strict=True)
             for span in spans
         ),
         reverse=True,

@@ -219,12 +219,12 @@ def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
     report = DataReport(**{each.name: result["data"][each.name] for each in fields(DataReport)})
     report.tasks = {name: TaskReport(**each) for name, each in report.tasks.items()}
     title = f"{result['model']} at threshold {result['threshold']:.2f} ({result['threshold_source']})"
-    tables = [
-        data_table({Path(result["test_file"]).stem: report}),
-        score_table(title, {name: result[name] for name in METRICS if name in result}),
-        target_table(result["targets"], result["metric"]),
-        score_table("Other scores", _other_scores(result)),
-    ]
+    tables = [data_table({Path(result["test_file"]).stem: report})]
+    if report.labels:
+        tables.append(score_table(title, {name: result[name] for name in METRICS if name in result}))
+    tables.append(target_table(result["targets"], result["metric"]))
+    if report.labels:
+        tables.append(score_table("Other scores", _other_scores(result)))
     if "comparisons" in result:
         tables.append(comparison_table(result["comparisons"], metric_title(result["metric"])))
     if "plain_gliner2" in result:
@@ -324,7 +324,7 @@ def task_tables(tasks: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 
 def confusion_table(name: str, record: Mapping[str, Any]) -> Table:
     """The documents of each class, by the class that was found."""
-    table = plain_table(f"{name}: true classes in rows, found ones in columns", "", *record["labels"])
+    table = plain_table(f"{name}: true (rows) and found (columns)", "", *record["labels"])
     for label, counts in zip(record["labels"], record["confusion"], strict=True):
         table.add_row(label, *(f"{count:,}" for count in counts))
     return table

@@ -20,6 +20,7 @@ FOLDS ?= 0
 JOBS ?= 1
 WORKERS ?= 2
 BASE ?= span
+SIZE ?= full
 KIND := $(if $(filter span,$(BASE)),,-$(BASE))
 MODEL ?= outputs/demo/best
 # The workers take one test at a time, so that the order, slowest first, is kept.
@@ -31,7 +32,8 @@ $(BIN)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help install demo demo-tasks test test-fast lint format train eval serve doctor verify real-corpus gliner clean
+.PHONY: help install demo demo-tasks test test-fast lint format train eval serve doctor verify real-corpus gpu-check \
+	gliner clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -89,6 +91,9 @@ real-corpus: $(BIN)/.installed  ## everything from nothing on your documents: ma
 	@test -n "$(DATA)" || { echo "say which documents: make real-corpus DATA=train.jsonl"; exit 2; }
 	$(BIN)/python scripts/cross_validate.py $(RECIPE) --train_file $(DATA) $(if $(TEXT),--text_file $(TEXT)) \
 		$(if $(RELATED),--related_file $(RELATED)) --only $(FOLDS) --jobs $(JOBS)
+
+gpu-check: $(BIN)/.installed  ## what only a GPU can show, in eight minutes; a rehearsal: make gpu-check SIZE=tiny
+	$(BIN)/python benchmarks/gpu_check.py --size $(SIZE) $(ARGS)
 
 gliner: $(BIN)/.installed  ## the optional package for GLiNER v1 models in eval.py --compare
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gliner==0.2.29  # its bound on transformers is dated

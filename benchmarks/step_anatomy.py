@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from train_throughput import Arguments as ThroughputArguments
-from train_throughput import Ours, make_model
+from train_throughput import Ours, make_model, wait
 
 from glinerko.cli import make_console, parse_arguments, run, set_log_levels
 from glinerko.common import GlinerkoError, write_json
@@ -86,12 +86,13 @@ def time_parts(ours: Ours, collator: WindowCollator, batches: list, accelerator:
     seconds: dict[str, float] = defaultdict(float)
     inside: list[float] = []  # start and end of the encoder's forward pass
     extractor = accelerator.unwrap_model(ours.model)
-    extractor.encoder.register_forward_pre_hook(lambda *_: inside.append(clock()))
-    extractor.encoder.register_forward_hook(lambda *_: inside.append(clock()))
+    hooks = [
+        extractor.encoder.register_forward_pre_hook(lambda *_: inside.append(clock())),
+        extractor.encoder.register_forward_hook(lambda *_: inside.append(clock())),
+    ]
 
     def clock() -> float:
-        if accelerator.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait()
         return time.perf_counter()
 
     for number, rows in enumerate(batches):
@@ -116,6 +117,8 @@ def time_parts(ours: Ours, collator: WindowCollator, batches: list, accelerator:
         parts = (collation, transfer, encoder, forward - encoder, backward, optimizer)
         for part, spent in zip(PARTS, parts, strict=True):
             seconds[part] += spent
+    for hook in hooks:
+        hook.remove()
     return seconds
 
 

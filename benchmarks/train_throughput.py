@@ -8,7 +8,8 @@ same class, so the loss is the same, but gliner2's trainer scores spans with gli
 --architecture boundary compares the two on a GLiNER2.5. The two take turns
 step by step, so a change of the machine's load affects both. A timed step makes the batch and runs forward, backward,
 gradient clipping and the optimizer. Before that, the script checks that the losses of both agree, without dropout and
-without masking of negatives. Without --base_model it builds a pair with random weights, hidden size 256 and 4 layers.
+without masking of negatives. gliner2's trainer has eager attention, its default, unless --gliner2_attention says
+otherwise. Without --base_model it builds a pair with random weights, hidden size 256 and 4 layers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import copy
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -75,6 +76,11 @@ class Arguments:
         default="auto",
         metadata={"help": "attention of our trainer", "choices": ["auto", "eager", "disentangled_flash"]},
     )
+    gliner2_attention: str = field(
+        default="eager",
+        metadata={"help": "attention of gliner2's trainer", "choices": ["eager", "disentangled_flash"]},
+    )
+    workers: int = field(default=0, metadata={"help": "number of processes of each trainer that make batches"})
     seed: int = field(default=42, metadata={"help": "random seed"})
     output_file: str = field(
         default="outputs/benchmarks/train_throughput.json", metadata={"help": "file for the figures"}
@@ -89,17 +95,20 @@ class Ours:
         model.to(accelerator.device)
         # On a CPU this also keeps freed memory, for the whole process: gliner2's trainer has it too.
         self.attention = speed_up(model, model.encoder, args.attention_backend, accelerator)
-        collator = WindowCollator(model.processor, schema)
-        freeze_unused(model, [collator([rows[0]])["batch"].to(accelerator.device)])
+        self.collator, self.workers = WindowCollator(model.processor, schema), args.workers
+        with accelerator.autocast():
+            freeze_unused(model, [self.collator([rows[0]])["batch"].to(accelerator.device)])
         groups = parameter_groups(model, args.learning_rate, args.learning_rate, 0.0)
-        loader = DataLoader(rows, batch_size=args.batch_size, collate_fn=collator)
-        self.model, self.optimizer, self.loader = accelerator.prepare(
-            model, torch.optim.AdamW(groups, fused=True), loader
-        )
+        self.model, self.optimizer = accelerator.prepare(model, torch.optim.AdamW(groups, fused=True))
+        self.read(rows, args.batch_size)
         self.model.train()
 
-    def steps(self) -> Iterator[tuple[float, int]]:
-        """Train, and yield the loss that both know and the number of pieces of each step."""
+    def read(self, rows, batch_size: int) -> None:
+        """Train on these windows from now on, in this order."""
+        self.loader = self.accelerator.prepare(make_loader(rows, batch_size, self.collator, self.workers))
+
+    def steps(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Train, and yield the loss that both know and the number of pieces of each step, still on the device."""
         known = COMPARED[self.extractor.architecture]
         place = 2 + ("total_loss", *self.extractor.loss_parts).index(known)
         for step, entry in enumerate(self.loader):
@@ -108,7 +117,7 @@ class Ours:
             self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            yield sums[place].item(), int(sums[1])
+            yield sums[place], sums[1]
 
 
 class Theirs:
@@ -138,6 +147,8 @@ class Theirs:
             seed=args.seed,
         )
         self.trainer = ExtractorTrainer(model=model, config=config)
+        if args.gliner2_attention == "disentangled_flash":  # after the trainer has moved the model to its device
+            model.train().enable_disentangled_flash()
         self.trainer.optimizer = self.trainer._create_optimizer()
         self.trainer.scheduler = get_scheduler(self.trainer.optimizer, "constant", 1000, 0, 0.5)
         self.trainer.scaler = torch.amp.GradScaler(self.trainer.device.type, enabled=False)
@@ -147,18 +158,29 @@ class Theirs:
         collator = ExtractorCollator(
             model.processor, is_training=False, build_targets=True, architecture=model.architecture
         )
-        self.loader = DataLoader(records, batch_size=args.batch_size, collate_fn=collator)
+        self.loader = make_loader(records, args.batch_size, collator, args.workers)
         self.trainer._planned_max_steps = len(self.loader)
         model.train()
 
-    def steps(self) -> Iterator[tuple[float, int]]:
-        """Train, and yield the loss that both know and the number of pieces of each step."""
+    def steps(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """See :meth:`Ours.steps`."""
         known, summed = COMPARED[self.extractor.architecture], self.extractor.architecture == "span"
         for number, batch in enumerate(self.loader):
-            pieces = int(batch.attention_mask.sum())
+            pieces = batch.attention_mask.sum()  # not on the device
             self.trainer._backward_one(batch, number, self.bf16, torch.bfloat16)
             self.trainer._optimizer_step()
-            yield self.trainer._last_train_outputs[known].item() * (1 if summed else len(batch)), pieces
+            yield self.trainer._last_train_outputs[known].detach() * (1 if summed else len(batch)), pieces
+
+
+def make_loader(rows, batch_size: int, collator: Callable, workers: int) -> DataLoader:
+    """Batches of ``rows`` in order; with ``workers`` processes they are made ahead."""
+    return DataLoader(rows, batch_size, collate_fn=collator, num_workers=workers, persistent_workers=workers > 0)
+
+
+def wait() -> None:
+    """Wait until the device has done what it was asked to."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
 
 
 def main() -> None:
@@ -231,7 +253,7 @@ def loss_difference(both: tuple[Ours, Theirs], steps: int) -> float:
     torch.rand = lambda shape, **options: torch.zeros(shape, device=options.get("device"))  # all gold is injected
     try:
         runs = zip(*(each.steps() for each in both), range(steps), strict=False)
-        return max(abs(ours[0] - theirs[0]) / abs(theirs[0]) for ours, theirs, _ in runs)
+        return max((abs(ours[0] - theirs[0]) / abs(theirs[0])).item() for ours, theirs, _ in runs)
     finally:
         torch.rand_like, torch.rand = rand_like, rand
 
@@ -243,9 +265,10 @@ def time_in_turns(both: tuple[Ours, Theirs], steps: int) -> tuple[list[list[floa
         for which in (0, 1) if step % 2 else (1, 0):
             begin = time.perf_counter()
             _, length = next(runs[which])
+            wait()
             if step >= 2:
                 seconds[which].append(time.perf_counter() - begin)
-                pieces += length if which == 0 else 0
+                pieces += int(length) if which == 0 else 0
     return seconds, pieces
 
 

@@ -55,7 +55,9 @@ def encoder_config(hidden_size: int, layers: int, vocab_size: int, attention_dro
     )
 
 
-def word_piece_tokenizer(texts: Sequence[str], common_pieces: int = 6000, min_count: int = 8) -> Tokenizer:
+def word_piece_tokenizer(
+    texts: Sequence[str], common_pieces: int = 6000, min_count: int = 8, min_size: int = 0
+) -> Tokenizer:
     """A WordPiece tokenizer of the most frequent beginnings and ends of words, and of single characters.
 
     Rare names are cut into characters, so that names never seen look like names that were. The trainers of the
@@ -64,6 +66,7 @@ def word_piece_tokenizer(texts: Sequence[str], common_pieces: int = 6000, min_co
     Args:
         common_pieces: The greatest number of pieces with more than one character.
         min_count: The number of times that such a piece must occur.
+        min_size: The least number of tokens; unused ones are added.
     """
     tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
@@ -83,6 +86,7 @@ def word_piece_tokenizer(texts: Sequence[str], common_pieces: int = 6000, min_co
     characters = list(dict.fromkeys([*SYLLABLES, *ASCII, *seen]))
     pieces = [*SPECIAL_TOKENS.values(), *common[:common_pieces], *characters, *(f"##{c}" for c in characters)]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    vocabulary |= {f"[unused{index}]": index for index in range(len(vocabulary), min_size)}
     tokenizer.model = models.WordPiece(vocabulary, unk_token=SPECIAL_TOKENS["unk_token"])
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(

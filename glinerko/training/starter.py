@@ -43,6 +43,8 @@ class StarterSize:
     layers: int = 2
     encoder_steps: int = 600
     base_steps: int = 60
+    tokens: int = 0
+    """The least number of tokens of the encoder: as many as a published one has, for measurements of speed."""
 
 
 HEADS = {
@@ -79,7 +81,7 @@ def build_starter_pair(
 
 
 def _build_encoder(texts: list[str], directory: Path, size: StarterSize, seed: int, progress) -> Path:
-    tokenizer = word_piece_tokenizer(texts)
+    tokenizer = word_piece_tokenizer(texts, min_size=size.tokens)
     # As in the real one, about a hundred more rows than tokens.
     model = DebertaV2ForMaskedLM(encoder_config(size.hidden_size, size.layers, tokenizer.get_vocab_size() + 99))
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)

@@ -103,8 +103,9 @@ def train(way: str, seed: int, place: Path, rows: Mapping[str, Dataset], schema:
     files = {split: str(TASKS / f"{split}.jsonl") for split in ("train", "validation")}
     if way == "entities":
         for split in files:
-            files[split] = str(place / f"{split}.jsonl")
+            files[split] = str(place / "rows" / f"{split}.jsonl")
             keys = ("id", "text", "entities", "entity_descriptions")
+            Path(files[split]).parent.mkdir(parents=True, exist_ok=True)
             write_json_lines(Path(files[split]), ({key: unparse_row(row)[key] for key in keys} for row in rows[split]))
     options = {
         "base_model": args.base_model, "korean_encoder": args.korean_encoder, "output_dir": place, "seed": seed,

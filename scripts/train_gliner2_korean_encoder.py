@@ -3,6 +3,7 @@
     accelerate launch scripts/train_gliner2_korean_encoder.py
     accelerate launch scripts/train_gliner2_korean_encoder.py --train_file train.jsonl --output_dir outputs/medical
     accelerate launch --config_file accelerate_configs/multi_gpu.yaml scripts/train_gliner2_korean_encoder.py run.yaml
+    accelerate launch scripts/train_gliner2_korean_encoder.py run.yaml --dry_run --price_per_hour 2.5
     accelerate launch scripts/train_gliner2_korean_encoder.py run.yaml --resume_from_checkpoint latest
 
 The first command trains on the bundled sample corpus. A YAML or JSON file may stand before the flags. The best model of
@@ -16,10 +17,11 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +61,10 @@ from glinerko.scoring.metrics import Scores, best_threshold, sweep
 from glinerko.scoring.tasks import Standing, choose_thresholds, main_metric, score_task
 from glinerko.sharing.card import write_card
 from glinerko.sharing.publishing import prepare_repository, publish, verify_saved
-from glinerko.sharing.tables import data_table, piece_table, score_table, swap_table
+from glinerko.sharing.tables import data_table, piece_table, plan_table, score_table, swap_table
 from glinerko.training import checkpoints
 from glinerko.training.arguments import DataArguments, ModelArguments, TrainingArguments
-from glinerko.training.batches import WindowCollator, find_batch_size, out_of_memory
+from glinerko.training.batches import WindowCollator, find_batch_size, longest_rows, out_of_memory
 from glinerko.training.optimizer import (
     MAX_GRADIENT_NORM,
     average_weights,
@@ -70,14 +72,18 @@ from glinerko.training.optimizer import (
     check_disk_space,
     check_gradient,
     check_step,
+    disk_space,
     learning_rates,
     parameter_groups,
     whole_parameters,
 )
 from glinerko.training.run import Run, StopRequest, start_run
 from glinerko.training.speed import speed_up
+from glinerko.training.trial import RunPlan, peak_memory, wait_for
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
+PLANNED_STEPS, PLANNED_DOCUMENTS = 8, 40
+"""How much is timed for the plan of a dry run."""
 
 
 @dataclass
@@ -118,7 +124,7 @@ class Progress:
 
 @dataclass
 class Training:
-    """What the loop works with; :func:`dry_run` and :func:`prepare` set the last fields."""
+    """What the loop works with; :func:`rehearse` and :func:`prepare` set the last fields."""
 
     run: Run
     args: TrainingArguments
@@ -129,7 +135,7 @@ class Training:
     identity: dict[str, Any]
     """What a resumed run must have in common with this one."""
 
-    # Made by dry_run() and prepare().
+    # Made by rehearse() and prepare().
     batch_size: int = 0
     model: torch.nn.Module = None
     """The extractor as Accelerate prepared it."""
@@ -154,6 +160,9 @@ class Training:
 
 def main() -> None:
     model_args, data_args, args = parse_arguments(ModelArguments, DataArguments, TrainingArguments, description=__doc__)
+    if args.dry_run:  # an earlier run is left as it is
+        args.output_dir, args.overwrite_output_dir = f"{args.output_dir}.dry-run", True
+        args.resume_from_checkpoint = None
     check_output(Path(args.output_dir) / checkpoints.VALIDATION, data_args.train_file, data_args.validation_file)
     run = start_run(args, checkpoints.BEST, report_to=args.report_to)
     accelerator, console = run.accelerator, run.console
@@ -211,9 +220,12 @@ def main() -> None:
     training = Training(run, args, extractor, windows, aligned["validation"], collator, identity)
     extractor.to(accelerator.device)
     attention = speed_up(extractor, extractor.encoder, args.attention_backend, accelerator)
-    dry_run(training)
+    rehearse(training)
     prepare(training)
     announce(training, attention)
+    if args.dry_run:
+        plan_run(training, attention)
+        return
     run.start_trackers(arguments)
     progress = fit(training, resumed)
 
@@ -269,7 +281,7 @@ def train_epoch(training: Training, progress: Progress) -> None:
         Stopped: A stop was requested; a checkpoint is written.
     """
     run, args, model, loader = training.run, training.args, training.model, training.loader
-    accelerator, optimizer = run.accelerator, training.optimizer
+    accelerator = run.accelerator
     every = args.checkpointing_steps if isinstance(args.checkpointing_steps, int) else 0
     logged, since = progress.sums.clone(), time.monotonic()  # what the trackers were told of this epoch
     training.collator.epoch = progress.epoch
@@ -277,14 +289,7 @@ def train_epoch(training: Training, progress: Progress) -> None:
     model.train()
     batches = iter(skip_first_batches(loader, progress.done) if progress.done else loader)
     while progress.step < training.total_steps and (group := list(islice(batches, training.accumulation))):
-        set_seed(args.seed + progress.step, device_specific=True)
-        training.extractor.anneal(progress.step, training.total_steps)
-        sums, stopping = backward(accelerator, model, group, run.stop)
-        norm = accelerator.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-        check_gradient(norm, accelerator.mixed_precision, [name for entry in group for name in entry["ids"]])
-        optimizer.step()
-        training.scheduler.step()
-        optimizer.zero_grad()
+        sums, norm, stopping = take_step(training, progress.step, group)
         progress.step += 1
         progress.done += len(group)
         progress.sums += sums
@@ -299,6 +304,24 @@ def train_epoch(training: Training, progress: Progress) -> None:
             )
         if every and progress.step % every == 0:
             checkpoint(training, progress)
+
+
+def take_step(training: Training, step: int, group: list[dict]) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Do optimizer step number ``step`` (from 0) on some batches.
+
+    Returns:
+        What :func:`backward` returns, and between its parts the norm of the gradient.
+    """
+    accelerator, model, optimizer = training.run.accelerator, training.model, training.optimizer
+    set_seed(training.args.seed + step, device_specific=True)
+    training.extractor.anneal(step, training.total_steps)
+    sums, stopping = backward(accelerator, model, group, training.run.stop)
+    norm = accelerator.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    check_gradient(norm, accelerator.mixed_precision, [name for entry in group for name in entry["ids"]])
+    optimizer.step()
+    training.scheduler.step()
+    optimizer.zero_grad()
+    return sums, norm, stopping
 
 
 def backward(
@@ -414,7 +437,7 @@ def finish(training: Training, progress: Progress) -> None:
         console.print(f"Hub      {commit.commit_url}")
 
 
-def dry_run(training: Training) -> None:
+def rehearse(training: Training) -> None:
     """Do everything once that would otherwise fail after hours: a step, an evaluation, a save and a load.
 
     Sets ``batch_size``, and freezes the parameters that entity data does not train.
@@ -478,6 +501,60 @@ def announce(training: Training, attention: str) -> None:
         f"{accelerator.num_processes} × {accelerator.device.type}, precision {accelerator.mixed_precision}, "
         f"attention {attention}"
     )
+
+
+def plan_run(training: Training, attention: str) -> None:
+    """Time some steps, an evaluation and a checkpoint, and print what the whole run will take."""
+    run, args, extractor, accelerator = training.run, training.args, training.extractor, training.run.accelerator
+    documents = range(0, len(training.validation), -(-len(training.validation) // PLANNED_DOCUMENTS))
+    read, all_windows = training.validation.select(documents), sum(map(len, training.validation["windows"]))
+    share = sum(map(len, read["windows"])) / all_windows
+    batches = chain.from_iterable(repeat(training.loader))
+    longest = [training.windows[index] for index in longest_rows(training.windows, training.batch_size)]
+
+    def seconds(action: Callable[[], object]) -> float:
+        wait_for(accelerator.device)
+        begin = time.monotonic()
+        action()
+        wait_for(accelerator.device)
+        return time.monotonic() - begin
+
+    def evaluate() -> None:
+        options = {"floor": 0.9, "batch_size": 2 * training.batch_size}  # a model that is not trained finds everything
+        with accelerator.autocast(), whole_parameters(training.model):
+            predict_spans(extractor, read, training.collator.schema, **options)
+
+    training.model.train()
+    bar = tqdm(range(PLANNED_STEPS + 1), desc="Timing", unit="step", leave=False, disable=not run.console.is_terminal)
+    steps = [seconds(lambda: take_step(training, 0, list(islice(batches, training.accumulation)))) for _ in bar]
+    entry = training.collator(longest)
+    take_step(training, 0, [{**entry, "batch": entry["batch"].to(accelerator.device)}])  # for the peak of memory
+    progress = Progress(sums=torch.zeros(3 + len(extractor.loss_parts), device=accelerator.device))
+    saving = seconds(lambda: checkpoint(training, progress))
+    model, kept, disk = disk_space(extractor, args.checkpoints_total_limit, bool(args.weight_averaging))
+    plan = RunPlan(
+        device=run.describe()["device"],
+        processes=accelerator.num_processes,
+        precision=accelerator.mixed_precision,
+        attention=attention,
+        windows_per_batch=training.batch_size,
+        batches_per_step=training.accumulation,
+        steps_per_epoch=math.ceil(training.total_steps / training.epochs),
+        epochs=training.epochs,
+        seconds_per_step=sum(steps[1:]) / PLANNED_STEPS,  # the first one waits for more than a step
+        seconds_per_evaluation=seconds(evaluate) / share / accelerator.num_processes + saving * model / kept,
+        seconds_per_checkpoint=saving if args.checkpointing_steps == "epoch" else 0.0,
+        memory_gb=peak_memory(accelerator.device) / 1e9,
+        model_gb=model / 1e9,
+        checkpoint_gb=kept / 1e9,
+        disk_gb=disk / 1e9,
+        price_per_hour=args.price_per_hour,
+    )
+    if accelerator.is_main_process:
+        write_json(run.output_dir / checkpoints.PLAN, plan.to_dict())
+        run.console.print(plan_table(plan))
+        run.console.print(f"Plan     {run.output_dir / checkpoints.PLAN}\nNext     the same command without --dry_run")
+    accelerator.wait_for_everyone()
 
 
 def checkpoint(training: Training, progress: Progress) -> Path:

@@ -21,6 +21,7 @@ from glinerko.scoring.metrics import METRICS, metric_title
 from glinerko.scoring.tasks import TASK_METRICS
 
 if TYPE_CHECKING:
+    from glinerko.training.trial import RunPlan
     from glinerko.verification.candidates import Inspection
     from glinerko.verification.checks import Check
 
@@ -339,6 +340,27 @@ def probe_table(probe: Mapping[str, Any]) -> Table:
         metric = next(iter(records[0]["scores"]))
         measured = "accuracy" if "confusion" in records[0] else TASK_METRICS[records[0]["kind"]][metric].title
         table.add_row(f"{name}: {measured}", *(f"{each['scores'][metric]['overall']['f1']:.3f}" for each in records))
+    return table
+
+
+def plan_table(plan: RunPlan) -> Table:
+    """What a run will take."""
+    table = plain_table("Plan of the run", "", plan.device)
+    step = f"{plan.batches_per_step} × {plan.windows_per_batch} windows"
+    step += f" × {plan.processes} processes" if plan.processes > 1 else ""
+    rows = {
+        "a step": step,
+        "precision, attention": f"{plan.precision}, {plan.attention}",
+        "peak of memory": f"{plan.memory_gb:.1f} GB",
+        "an epoch": f"{plan.steps_per_epoch:,} steps of {plan.seconds_per_step:.2f} s",
+        "  with evaluation and checkpoint": f"{plan.minutes_per_epoch:.1f} minutes",
+        f"{plan.epochs} epochs": f"{plan.minutes / 60:.1f} hours ({plan.minutes:.0f} minutes); less if it stops early",
+        "the model, a checkpoint": f"{plan.model_gb:.2f} GB, {plan.checkpoint_gb:.2f} GB",
+        "all files at once, at most": f"{plan.disk_gb:.1f} GB",
+    }
+    rows |= {} if plan.price is None else {"price": f"{plan.price:,.2f} at {plan.price_per_hour:g} an hour"}
+    for name, value in rows.items():
+        table.add_row(name, value)
     return table
 
 

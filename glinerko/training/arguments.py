@@ -109,6 +109,10 @@ class TrainingArguments(RunArguments):
     )
     report_to: str = option("none", "experiment tracker; all: every one that is installed", choices=TRACKERS)
     logging_steps: int = option(10, "optimizer steps between two log entries", at_least=1)
+    dry_run: bool = option(
+        False, "all checks, some timed steps and a plan of the run (time, memory, disk), no training"
+    )
+    price_per_hour: float | None = option(None, "price of the machine an hour, for the plan of --dry_run", at_least=0)
     push_to_hub: bool = option(False, "upload of the best model to the Hub when training ends")
     hub_model_id: str | None = option(None, "Hub repository, user/model (default: the name of output_dir)")
     hub_private_repo: bool | None = option(None, "privacy of a new Hub repository (default: the owner's default)")

@@ -31,7 +31,7 @@ from glinerko.common import (
 TRAINING_ARGUMENTS, ENVIRONMENT, SWAP_REPORT = "training_args.json", "environment.json", "swap_report.json"
 """What a run writes into its output directory. Published copies have the same names."""
 DATA_REPORT, HISTORY, VALIDATION = "data_report.json", "history.jsonl", "validation.jsonl"
-BEST, REPORT = "best", "report"
+BEST, REPORT, PLAN = "best", "report", "plan.json"
 """The directory of its best model, and that of an evaluation of it with the figures and the counts of each document."""
 REPORT_FIGURES, REPORT_COUNTS = "report.json", "counts.jsonl"
 REPORT_CANDIDATES = "candidates.jsonl"

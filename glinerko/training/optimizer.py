@@ -132,20 +132,26 @@ def freeze_unused(model: KoreanExtractor, batches: Iterable[PreprocessedBatch]) 
     return sorted(set(map(largest, unused)))
 
 
-def check_disk_space(model: torch.nn.Module, directory: Path, checkpoints: int, averaging: bool) -> None:
-    """Check that ``directory`` has room for the best model and the checkpoints, and for one more while it is written.
+def disk_space(model: torch.nn.Module, checkpoints: int, averaging: bool) -> tuple[int, int, int]:
+    """The bytes of the model, of a checkpoint, and of all that is kept, with one more of each while it is written.
 
     Args:
         checkpoints: The number that is kept.
         averaging: Whether they contain the averages of :func:`average_weights`.
+    """
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    checkpoint = weights + (2 + averaging) * trained  # AdamW keeps two values for each weight
+    return weights, checkpoint, 2 * weights + (checkpoints + 1) * checkpoint
+
+
+def check_disk_space(model: torch.nn.Module, directory: Path, checkpoints: int, averaging: bool) -> None:
+    """Check that ``directory`` has room for the best model and the checkpoints; see :func:`disk_space`.
 
     Raises:
         TrainingError: Naming the free and the needed space.
     """
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    optimizer = (2 + averaging) * trained  # AdamW keeps two values for each weight
-    needed = 2 * weights + (checkpoints + 1) * (weights + optimizer)
+    _, _, needed = disk_space(model, checkpoints, averaging)
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise TrainingError(

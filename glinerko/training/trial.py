@@ -6,7 +6,8 @@ import copy
 import random
 import resource
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -36,6 +37,63 @@ class RunEstimate:
     """The peak of this process with a batch of the longest windows: memory of the GPU, or of the machine."""
 
 
+@dataclass
+class RunPlan:
+    """What a run of the training script takes on this machine: measured on some steps, an evaluation, a checkpoint."""
+
+    device: str
+    processes: int
+    precision: str
+    attention: str
+    windows_per_batch: int
+    batches_per_step: int
+    steps_per_epoch: int
+    epochs: int
+    seconds_per_step: float
+    seconds_per_evaluation: float
+    """Of all validation documents, with saving the model."""
+    seconds_per_checkpoint: float
+    memory_gb: float
+    """See :class:`RunEstimate`."""
+    model_gb: float
+    checkpoint_gb: float
+    disk_gb: float
+    """Of all that is kept."""
+    price_per_hour: float | None = None
+
+    @property
+    def minutes_per_epoch(self) -> float:
+        steps = self.steps_per_epoch * self.seconds_per_step
+        return (steps + self.seconds_per_evaluation + self.seconds_per_checkpoint) / 60
+
+    @property
+    def minutes(self) -> float:
+        """Of all epochs; a run that stops early takes less."""
+        return self.epochs * self.minutes_per_epoch
+
+    @property
+    def price(self) -> float | None:
+        """In the currency of ``price_per_hour``."""
+        return None if self.price_per_hour is None else self.price_per_hour * self.minutes / 60
+
+    def to_dict(self) -> dict[str, Any]:
+        totals = {name: getattr(self, name) for name in ("minutes_per_epoch", "minutes", "price")}
+        return {**asdict(self), **totals}
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has used so far: of a GPU, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done what it was asked to."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
 def estimate_run(
     model: KoreanExtractor, windows: Dataset, schema: LabelSchema, accelerator: Accelerator, batch_size: int
 ) -> RunEstimate:
@@ -56,7 +114,7 @@ def estimate_run(
     begin = 0.0
     for step in range(STEPS + 1):
         if step == 1:
-            _wait(accelerator)
+            wait_for(accelerator.device)
             begin = time.perf_counter()
         rows = [windows[index] for index in drawn.choices(range(len(windows)), k=batch_size)]
         batch = send_to_device(collate(rows)["batch"], accelerator.device)
@@ -65,14 +123,7 @@ def estimate_run(
         accelerator.backward(model.summed_losses(outputs, len(batch))[0])
         optimizer.step()
         optimizer.zero_grad()
-    _wait(accelerator)
+    wait_for(accelerator.device)
     speed = STEPS * batch_size / (time.perf_counter() - begin)
-    on_gpu = accelerator.device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_memory(accelerator.device)
     return RunEstimate(str(accelerator.device), len(windows), speed, len(windows) / speed / 60, peak / 1e9)
-
-
-def _wait(accelerator: Accelerator) -> None:
-    """Wait until the device has done what it was asked to."""
-    if accelerator.device.type != "cpu":
-        torch.accelerator.synchronize()

@@ -32,7 +32,7 @@ $(BIN)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help install demo demo-tasks test test-fast lint format train eval serve doctor verify real-corpus gpu-check \
+.PHONY: help install demo demo-tasks test test-fast lint format train dry-run eval serve doctor verify real-corpus gpu-check \
 	gliner clean
 
 help:  ## this list
@@ -72,6 +72,10 @@ format: $(BIN)/.installed  ## fix what ruff can fix
 train: $(BIN)/.installed  ## train the published pair: make train TRAIN_FILE=train.jsonl ARGS="--num_train_epochs 20"
 	$(BIN)/accelerate launch --quiet --config_file $(CONFIG) scripts/train_gliner2_korean_encoder.py \
 		--train_file $(TRAIN_FILE) $(ARGS)
+
+dry-run: $(BIN)/.installed  ## all checks and a plan of time, memory and disk: make dry-run TRAIN_FILE=train.jsonl
+	$(BIN)/accelerate launch --quiet --config_file $(CONFIG) scripts/train_gliner2_korean_encoder.py \
+		--train_file $(TRAIN_FILE) --dry_run $(ARGS)
 
 eval: $(BIN)/.installed  ## score the latest model of outputs/: make eval TEST_FILE=test.jsonl
 	$(BIN)/python scripts/eval.py --test_file $(TEST_FILE) --train_file $(TRAIN_FILE) $(ARGS)

@@ -5,7 +5,7 @@
 
 One swapped model is the start of all. Each way to train it does the same number of steps with the same rates and batch:
 
-- ours: the training script, with all tasks;
+- ours: the training script, with all tasks; ours, char: the same with gliner2's words for such languages;
 - entities: the training script, with the entities of the same rows alone: what sharing the model costs them;
 - gliner2, char: gliner2's own trainer as it is, with the word splitter that it has for languages without white space;
 - gliner2, korean: the same with our word splitter passed in.
@@ -47,7 +47,8 @@ from glinerko.training.checkpoints import BEST
 ROOT = Path(__file__).parents[1]
 TASKS = ROOT / "data" / "sample" / "tasks"
 GLINER2 = {"gliner2, char": "char", "gliner2, korean": "korean"}
-WAYS = ("ours", "entities", *GLINER2)
+OURS = {"ours": "korean", "ours, char": "char", "entities": "korean"}
+WAYS = (*OURS, *GLINER2)
 
 
 @dataclass
@@ -112,6 +113,7 @@ def train(way: str, seed: int, place: Path, rows: Mapping[str, Dataset], schema:
         "train_file": files["train"], "validation_file": files["validation"], "encoder_learning_rate": rate,
         "head_learning_rate": rate, "num_train_epochs": args.num_train_epochs, "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": 1, "overwrite_output_dir": True, "label_descriptions": False,
+        "word_splitter": OURS[way],
     }  # fmt: skip
     script = ROOT / "scripts" / "train_gliner2_korean_encoder.py"
     command = [sys.executable, script, *(part for name, value in options.items() for part in (f"--{name}", value))]

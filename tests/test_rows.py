@@ -20,7 +20,7 @@ TEXT = "당뇨병으로 인슐린을 투여한다."
 ROW = {"text": TEXT, "entities": {"Disease": ["당뇨병"], "Drug": ["인슐린"]}}
 EMPTY = {"text": "특이 소견 없음", "entities": {}}
 TASKS = {
-    "classifications": [{"task": "상태", "labels": ["호전"], "true_label": ["호전"]}],
+    "classifications": [{"task": "상태", "labels": ["호전", "악화"], "true_label": ["호전"]}],
     "relations": [{"치료": {"head": "인슐린", "tail": "당뇨병"}}],
     "json_structures": [{"처방": {"약물": "인슐린"}}],
 }
@@ -50,20 +50,25 @@ def test_a_key_that_stands_twice_is_a_bad_row(write_rows, line, key):
 @pytest.mark.parametrize("spelling", [("input", "output"), ("text", "schema"), ("text", None)])
 def test_keys_that_are_not_used_are_counted_by_name(write_rows, model, spelling):
     text, body = spelling
-    content = {"entities": ROW["entities"], **TASKS, "json_descriptions": {}}
+    content = {"entities": ROW["entities"], **TASKS, "json_descriptions": {}, "entity_attributes": {"Drug": ["약효"]}}
     row = {text: TEXT, **({body: content} if body else content), "source": "외래", "note": None}
     rows, _ = load_rows(write_rows(row, row, ROW))
     assert Example.from_row(rows[0]).gold_spans == Example.from_row(rows[2]).gold_spans
     report = report_data(align(model, rows), label_schema(rows), "")
-    assert report.to_dict()["unused_keys"] == dict.fromkeys((*TASKS, "source"), 2)
+    assert report.to_dict()["unused_keys"] == {"source": 2, "entity_attributes": 2}
+    assert {name: task.documents for name, task in report.tasks.items()} == dict.fromkeys(("상태", "치료", "처방"), 2)
     shown = plain_rows(data_table({"training": report}))
-    assert {(f"rows with the unused key {key}", "2") for key in TASKS} <= set(shown)
+    assert {(f"rows with the unused key {key}", "2") for key in ("source", "entity_attributes")} <= set(shown)
 
 
-def test_a_row_with_other_tasks_only_is_a_document_without_labels(write_rows, model):
-    rows, _ = load_rows(write_rows(ROW, {"text": "두통", "entities": {}, **TASKS}))
-    report = report_data(align(model, rows), label_schema(rows), "")
-    assert (report.documents_without_labels, report.unused_keys["classifications"]) == (1, 1)
+def test_a_row_with_other_tasks_is_one_without_labels_only_if_entities_were_looked_for(write_rows, model):
+    found_none = {"text": "두통", "entities": {}, **TASKS}
+    rows, _ = load_rows(write_rows(ROW, found_none, {"text": "두통", **TASKS}))
+    schema = label_schema(rows)
+    report = report_data(align(model, rows), schema, "")
+    assert (report.documents_without_labels, report.unused_keys) == (1, {})
+    windows = [window_from_row(row) for row in training_windows(align(model, rows), schema)]
+    assert [window.labels for window in windows] == [("Disease", "Drug"), ("Disease", "Drug"), ()]
 
 
 @pytest.mark.parametrize("keys", [{}, {"tokenizer": "x"}, {"text": None}])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import swap_and_spread
 from gliner2 import AutoExtractor
-from test_one_path import in_any_order, rounded
+from test_one_path import assert_alike
 from test_task_training import BOTH, PLAIN
 from test_tasks import NEGATIVE, ROW, STATE, TEXT, read, with_structures
 
@@ -135,15 +135,14 @@ def test_all_tasks_are_answered_by_default_with_offsets_into_a_long_text(model, 
     means = {label: np.mean([each["상태"][label] for each in seen]) for label in STATE["labels"]}
     assert answer["상태"]["label"] == max(means, key=means.get)
     assert answer["상태"]["confidence"] == pytest.approx(max(means.values()))
-    expected = in_any_order(rounded(answer))
     for other in (
         model.batch_extract(["두통.", LONG], **options)[1],
         model.extract_long(LONG, **options),
         next(itertools.islice(model.stream(["두통.", LONG], batch_size=2), 1, None)),
     ):
-        assert in_any_order(rounded(other)).keys() == expected.keys()
-        assert in_any_order(rounded(other))["entities"] == expected["entities"]
-        assert len(other["처방"]) == len(answer["처방"])
+        assert_alike(other["entities"], answer["entities"])
+        assert_alike(other["처방"], answer["처방"])
+        assert other.keys() == answer.keys()
     plain = model.extract(LONG)
     assert plain["상태"] in STATE["labels"]
     assert all(isinstance(pair, tuple) for pair in plain["relation_extraction"]["치료"])
@@ -237,6 +236,17 @@ def test_the_high_threshold_of_a_task_is_not_that_of_others(model, architecture)
     assert model.extract(TEXT, schema, include_confidence=True) == expected
 
 
+@pytest.mark.xfail(
+    strict=True, reason="extractor.py, _prompt: 0.5 for classes, and --threshold of eval.py for them too"
+)
+def test_a_requested_threshold_is_that_of_classes_as_in_evaluation(model, write_rows):
+    rows = read(write_rows, ROW)
+    (found,) = predict_spans(model, model.split(rows), model.label_schema).found(dict.fromkeys(THRESHOLDS, 0.1))
+    assert found.classes["상태 변화"]
+    answer = model.extract(TEXT, threshold=0.1)
+    assert answer["상태 변화"] == [label for label, _ in found.classes["상태 변화"]]
+
+
 @pytest.mark.xfail(strict=True, reason="answers are mixed up, or gliner2 stops with a traceback")
 @pytest.mark.parametrize(
     "schema",
@@ -254,8 +264,9 @@ def test_one_name_for_two_tasks_is_refused(model, schema):
 def evaluated_and_extracted(model, rows, thresholds):
     """The answers to the tasks of some documents, by evaluation and by extraction, at thresholds of the model."""
     model.configure(thresholds=thresholds)
-    predictions = predict_spans(model, model.split(rows), model.label_schema)
-    answers = (model.extract(text, include_spans=True, include_confidence=True) for text in rows["text"])
+    options = {"batch_size": 1}  # the relations of a boundary model depend on the padding
+    predictions = predict_spans(model, model.split(rows), model.label_schema, **options)
+    answers = model.batch_extract(rows["text"][:], include_spans=True, include_confidence=True, **options)
     return zip(predictions.found(thresholds), answers, strict=True)
 
 
@@ -263,7 +274,7 @@ def evaluated_and_extracted(model, rows, thresholds):
 def test_what_is_evaluated_is_what_is_extracted(model, architecture, write_rows):
     rows = read(write_rows, PLAIN, {"text": LONG, "relations": []})
     for found, answer in evaluated_and_extracted(model, rows, THRESHOLDS):
-        assert in_any_order(rounded(answer["처방"])) == in_any_order(rounded(found.structures["처방"]))
+        assert_alike(answer["처방"], found.structures["처방"])
         assert answer["처방"]
         classes = [(each["label"], pytest.approx(each["confidence"])) for each in answer["상태 변화"]]
         assert found.classes == {"상태 변화": classes, "상태": [tuple(answer["상태"].values())]}
@@ -280,7 +291,7 @@ def test_relations_that_are_evaluated_are_those_that_are_extracted(model, archit
     """gliner2's boundary decoder widens the ends of a relation to those of others above the lowest threshold."""
     rows = read(write_rows, PLAIN, {"text": LONG, "relations": []})
     for found, answer in evaluated_and_extracted(model, rows, {**THRESHOLDS, "치료": 0.45}):
-        assert in_any_order(rounded(answer["relation_extraction"])) == in_any_order(rounded(found.relations))
+        assert_alike(answer["relation_extraction"], found.relations)
         assert answer["relation_extraction"]["치료"]
 
 
@@ -295,15 +306,13 @@ def test_tasks_and_thresholds_are_saved_and_plain_gliner2_loads_the_model(model,
     assert loaded.settings.thresholds == THRESHOLDS
     assert loaded.threshold == 0.8
     options = {"include_spans": True, "include_confidence": True}
-    assert in_any_order(rounded(loaded.extract(TEXT, **options))) == in_any_order(
-        rounded(model.extract(TEXT, **options))
-    )
+    assert_alike(loaded.extract(TEXT, **options), model.extract(TEXT, **options))
     plain = AutoExtractor.from_pretrained(str(tmp_path), word_splitter=KoreanWordSplitter())
     theirs = plain.extract(
         TEXT, plain.create_schema().classification("상태", ["호전", "악화"]), include_confidence=True
     )
     schema = {"classifications": [{"task": "상태", "labels": ["호전", "악화"]}]}
-    assert rounded(theirs) == rounded(model.extract(TEXT, schema, include_confidence=True))
+    assert_alike(theirs, model.extract(TEXT, schema, include_confidence=True))
 
 
 CLASSES = [

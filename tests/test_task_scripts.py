@@ -7,13 +7,16 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from conftest import PYTHON, SAMPLE
 from safetensors.torch import load_file
 from test_scripts import LAUNCH, TRAIN, one_line_error, run
-from test_task_training import BOTH, corpus
+from test_task_training import BOTH, EVERYTHING, corpus
 
 from glinerko.common import read_json_lines
+from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.model.extractor import load_extractor
+from glinerko.model.swap import swap_encoder
 from glinerko.training.checkpoints import list_checkpoints
 
 NAMES = ["경과", "경과 내용", "치료", "처방"]
@@ -89,7 +92,7 @@ def test_all_tasks_are_trained_evaluated_and_predicted(flags, bases, tmp_path, w
         assert [each["model"] for each in compared] == [str(best), str(bases[architecture])], name
         low, high = (compared[1]["difference"][side] for side in ("low", "high"))
         assert low <= compared[1]["difference"]["f1"] <= high
-    one_line_error(run(*command[:5], "--targets", "처방전=0.5"), "no score is named 처방전", "처방")
+    one_line_error(run(*command[:6], "--targets", "처방전=0.5"), "no score is named 처방전", "처방")
 
     (answer,) = map(json.loads, succeed(*PREDICT, "--model", best, "--text", TEXT).stdout.splitlines())
     assert set(answer["tasks"]) == {*NAMES, "relation_extraction"} - {"치료"}
@@ -164,14 +167,27 @@ def test_what_other_tasks_were_worth_before_the_training_is_measured(model, pair
 @pytest.mark.slow(8)
 @pytest.mark.parametrize("option", ["--probe_base", "--plain_gliner2"])
 def test_options_that_a_model_leaves_nothing_to_do_are_no_traceback(bases, pair, tmp_path, write_rows, option):
-    from glinerko.corpus.reading import label_schema, load_rows
-    from glinerko.model.swap import swap_encoder
-
-    file = write_rows(*corpus(6, ("classifications",) if option == "--plain_gliner2" else ("c", "e", "r", "j")))
+    file = write_rows(*corpus(6, ("classifications",) if option == "--plain_gliner2" else EVERYTHING))
     swap_encoder(*pair, schema=label_schema(load_rows(file)[0]))[0].save_pretrained(tmp_path / "best")
     base = [pair[0]] if option == "--probe_base" else []
     result = run(*EVAL, "--model", tmp_path / "best", "--test_file", file, option, *base)
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.xfail(strict=True, reason="convert.py reads entities of rows and writes them; nothing says so")
+@pytest.mark.slow(2)
+def test_rows_are_converted_with_all_tasks_or_it_is_said_that_they_are_left_out(tmp_path, write_rows):
+    converted = succeed(
+        PYTHON,
+        "scripts/convert.py",
+        write_rows(*corpus(6)),
+        "--output_file",
+        tmp_path / "new.jsonl",
+        "--from",
+        "gliner2",
+    )
+    rows = read_json_lines(tmp_path / "new.jsonl")
+    assert all("json_structures" in row for row in rows) or "json_structures" in converted.stdout
 
 
 SCHEMA = """\
@@ -191,8 +207,6 @@ BAD_SCHEMAS = {
 
 @pytest.mark.slow(20)
 def test_a_schema_file_asks_for_other_tasks_and_a_bad_one_is_one_line(model, tmp_path):
-    import yaml
-
     model.save_pretrained(tmp_path / "best")
     answers = []
     for name, content in {"a.yaml": SCHEMA, "b.json": json.dumps(yaml.safe_load(SCHEMA), ensure_ascii=False)}.items():

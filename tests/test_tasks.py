@@ -23,7 +23,7 @@ TEXT = "당뇨병으로 인슐린 10mg을 먹이고 폐렴으로 세파클러 5m
 STATE = {"task": "상태", "labels": ["호전", "악화"], "true_label": "호전"}
 CHANGE = {
     "task": "상태 변화",
-    "labels": {"있음": "달라졌다", "없음": "", "모름": ""},
+    "labels": {"있음": "달라졌다", "없음": "그대로다", "모름": ""},
     "true_label": ["있음"],
     "multi_label": True,
     "prompt": "지난번과 견주어",
@@ -95,7 +95,7 @@ def test_both_spellings_of_gliner2_and_the_flat_form_say_the_same(write_rows, sp
             "classifications",
             "상태 변화",
             ("있음", "없음", "모름"),
-            {"있음": "달라졌다"},
+            {"있음": "달라졌다", "없음": "그대로다"},
             "지난번과 견주어",
             multi_label=True,
             examples=(("그대로다.", "없음"),),

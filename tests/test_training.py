@@ -102,7 +102,7 @@ def test_count_target_is_one_with_and_without_entities(model, windows, schema):
 
 
 def test_every_trainable_parameter_is_in_exactly_one_group(model, batch):
-    freeze_unused(model, batch)
+    freeze_unused(model, [batch])
     groups = parameter_groups(model, 2e-5, 5e-4, 0.01)
     grouped = [id(parameter) for group in groups for parameter in group["params"]]
     trainable = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -123,7 +123,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(model, batch):
 
 def test_only_the_classification_head_gets_no_gradient_and_is_frozen(model, batch):
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    assert freeze_unused(model, batch) == ["classifier"]
+    assert freeze_unused(model, [batch]) == ["classifier"]
     assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
     frozen = {name.split(".")[0] for name, parameter in model.named_parameters() if not parameter.requires_grad}

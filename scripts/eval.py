@@ -33,7 +33,7 @@ from glinerko.common import DataError, GlinerkoError, LoadError, check_writable,
 from glinerko.corpus.reading import label_schema, load_rows, require_labels
 from glinerko.corpus.report import report_data
 from glinerko.corpus.rows import Example, Span
-from glinerko.corpus.schema import LabelSchema, Task, check_labels
+from glinerko.corpus.schema import CLASSIFICATIONS, LabelSchema, Task, check_labels
 from glinerko.corpus.splits import shared_texts
 from glinerko.corpus.windows import perfect_spans, span_outcomes
 from glinerko.corpus.words import WordSplitter
@@ -198,7 +198,7 @@ def main() -> None:
         result["task_comparisons"] = {task.name: compare_tasks(evaluations, task) for task in ours.prompt.tasks}
     if args.probe_base:
         result["probe"] = probe(accelerator, ours, args, console)
-    if args.plain_gliner2:
+    if args.plain_gliner2 and labels:
         result["plain_gliner2"] = score_plain_gliner2(ours, args, accelerator)
 
     # 3. Why does it fail?
@@ -273,8 +273,9 @@ def choose_task_thresholds(evaluation: Evaluation, args: Arguments) -> dict[str,
     tasks = evaluation.prompt.tasks
     if args.tune_threshold:
         return choose_thresholds(evaluation.examples, evaluation.predictions.found, tasks)
-    own = evaluation.model.settings.thresholds if args.threshold is None else {}
-    return {task.name: own.get(task.name, 0.5 if args.threshold is None else args.threshold) for task in tasks}
+    own = {task.name: evaluation.model.settings.thresholds.get(task.name, 0.5) for task in tasks}
+    requested = [] if args.threshold is None else [task.name for task in tasks if task.kind != CLASSIFICATIONS]
+    return own | dict.fromkeys(requested, args.threshold)
 
 
 def describe_tasks(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
@@ -288,9 +289,14 @@ def describe_tasks(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
 def compare_tasks(evaluations: Sequence[Evaluation], task: Task) -> list[dict[str, Any]]:
     """The models that were asked the same task, side by side on the same documents; see :func:`compare_scores`."""
     metric = main_metric(task)
+
+    def shown(evaluation: Evaluation) -> float | None:
+        """The threshold, if the task has one."""
+        return None if task.kind == CLASSIFICATIONS and not task.multi_label else evaluation.thresholds[task.name]
+
     return compare_scores(
         [
-            (each.name, each.thresholds[task.name], score_task(each.examples, each.found, task)[metric])
+            (each.name, shown(each), score_task(each.examples, each.found, task)[metric])
             for each in evaluations
             if each.prompt and task.name in each.thresholds
         ]
@@ -305,6 +311,8 @@ def probe(accelerator: Accelerator, ours: Evaluation, args: Arguments, console: 
     rows, _ = load_rows(args.probe_file)
     known = {task.kind for task in ours.model.settings.tasks}
     tasks = tuple(task for task in label_schema(rows).tasks if task.kind not in known)
+    if not tasks:
+        raise GlinerkoError(f"--probe_base: the model was trained for all tasks of {args.probe_file}")
     asked, scores = LabelSchema((), {}, tasks), {}
     for name, model in (
         (args.probe_base, load_extractor(fetch(args.probe_base), map_location=accelerator.device)),

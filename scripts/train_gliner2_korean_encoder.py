@@ -455,7 +455,7 @@ def rehearse(training: Training) -> None:
         step = f"{training.accumulation} × {training.batch_size} a step"
         accelerator.print(f"{wanted} windows do not fit in memory: {step}")
     if unused:
-        run.console.print(f"Not trained, since entity data gives no gradient: {', '.join(unused)}")
+        run.console.print(f"Not trained, since these documents give no gradient: {', '.join(unused)}")
     with accelerator.autocast():
         predict_spans(extractor, training.validation, schema, indices=range(1))
     if accelerator.is_main_process:

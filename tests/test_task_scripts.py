@@ -52,9 +52,7 @@ def succeed(*command):
     return result
 
 
-STOPS = pytest.param(
-    "boundary", marks=pytest.mark.xfail(strict=True, reason="choices, or no candidates: see boundary.py")
-)
+STOPS = "boundary"
 
 
 @pytest.mark.slow(40)
@@ -163,7 +161,6 @@ def test_what_other_tasks_were_worth_before_the_training_is_measured(model, pair
         assert all(record["documents"] == 9 for record in scores.values())
 
 
-@pytest.mark.xfail(strict=True, reason="eval.py, probe: a request for nothing; score_plain_gliner2: no entities")
 @pytest.mark.slow(8)
 @pytest.mark.parametrize("option", ["--probe_base", "--plain_gliner2"])
 def test_options_that_a_model_leaves_nothing_to_do_are_no_traceback(bases, pair, tmp_path, write_rows, option):
@@ -174,7 +171,6 @@ def test_options_that_a_model_leaves_nothing_to_do_are_no_traceback(bases, pair,
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="convert.py reads entities of rows and writes them; nothing says so")
 @pytest.mark.slow(2)
 def test_rows_are_converted_with_all_tasks_or_it_is_said_that_they_are_left_out(tmp_path, write_rows):
     converted = succeed(
@@ -187,7 +183,7 @@ def test_rows_are_converted_with_all_tasks_or_it_is_said_that_they_are_left_out(
         "gliner2",
     )
     rows = read_json_lines(tmp_path / "new.jsonl")
-    assert all("json_structures" in row for row in rows) or "json_structures" in converted.stdout
+    assert all("json_structures" in row for row in rows) or "structures are not converted" in converted.stdout
 
 
 SCHEMA = """\

@@ -222,7 +222,7 @@ def test_no_head_of_a_corpus_with_all_tasks_is_frozen(build, architecture):
 @BOTH
 @pytest.mark.parametrize(
     "row",
-    [PLAIN, pytest.param(ROW, marks=pytest.mark.xfail(strict=True, reason="the words of choices shift the scores"))],
+    [PLAIN, ROW],
 )
 def test_the_best_starts_of_entities_are_theirs_when_a_structure_stands_first(build, write_rows, architecture, row):
     model, schema, windows = build(architecture, row)
@@ -263,7 +263,6 @@ def test_a_document_that_was_annotated_for_nothing_asked_is_left_out(build, writ
     assert len(training_windows(model.align(read(write_rows, *rows)), schema.entities_only())) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="batches.py, _drop_words: the choices count as words of the text")
 def test_word_dropout_leaves_the_choices_alone(build):
     model, schema, windows = build("span", ROW)
     plain = WindowCollator(model.processor, schema)([windows[0]])["batch"]
@@ -273,7 +272,6 @@ def test_word_dropout_leaves_the_choices_alone(build):
     assert torch.equal(plain.input_ids[0, :first], dropped.input_ids[0, :first])
 
 
-@pytest.mark.xfail(strict=True, reason="windows.py, usual_length: it looks at entities only")
 def test_windows_to_read_have_room_for_the_values_of_structures(build):
     wide, limits = TEXT[:-1], []
     short = {"text": "열이 났다.", "entities": {}, "json_structures": []}
@@ -284,7 +282,6 @@ def test_windows_to_read_have_room_for_the_values_of_structures(build):
     assert limits[0] == limits[1]
 
 
-@pytest.mark.xfail(strict=True, reason="boundary.py: what stands before a text is taken for a value, gliner2 stops")
 def test_a_boundary_model_finds_no_value_before_the_text(build, write_rows):
     model, schema, _ = build("boundary", ROW)
     rows = read(write_rows, {"text": "두통.", **{name: [] for name in ("json_structures", "relations")}})
@@ -296,7 +293,7 @@ def test_a_boundary_model_finds_no_value_before_the_text(build, write_rows):
 
 @pytest.mark.parametrize(
     "architecture",
-    ["span", pytest.param("boundary", marks=pytest.mark.xfail(strict=True, reason="no candidates: AttributeError"))],
+    ["span", "boundary"],
 )
 def test_a_model_for_classes_only_is_saved_loaded_and_answers(build, architecture, tmp_path):
     model, schema, windows = build(architecture, {"text": TEXT, "classifications": [STATE]})
@@ -353,7 +350,6 @@ def corpus(number, kinds=EVERYTHING):
     return rows
 
 
-@pytest.mark.xfail(strict=True, reason="remove_json_structure_prob of gliner2's sampling is 0.2")
 @BOTH
 def test_augmented_prompts_are_never_empty(build, architecture):
     model, schema, windows = build(architecture, {"text": TEXT, "json_structures": STRUCTURES})

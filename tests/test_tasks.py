@@ -225,7 +225,6 @@ def test_a_bad_row_is_one_line_with_its_number_and_the_reason(write_rows, reason
     assert (len(rows), skipped) == (1, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="dropped, or taken for true, in silence: tasks.py, _parse_classification")
 @pytest.mark.parametrize(
     "changes",
     [{"label_descriptions": {"호저": "나아졌다"}}, {"examples": [["나았다.", "호저"]]}, {"multi_label": "false"}],
@@ -309,7 +308,6 @@ def test_classes_and_fields_that_were_not_trained_are_named(write_rows):
             require_labels(read(write_rows, {"text": TEXT, **body}), trained, "x")
 
 
-@pytest.mark.xfail(strict=True, reason="ValueError of gliner2 while batches are made; and such rows cannot be written")
 @pytest.mark.parametrize("together", [True, False])
 def test_a_field_is_chosen_everywhere_or_nowhere(write_rows, together):
     instances = STRUCTURES[0], {"처방": {"약물": "인슐린", "경로": "정맥"}}
@@ -319,7 +317,6 @@ def test_a_field_is_chosen_everywhere_or_nowhere(write_rows, together):
         )
 
 
-@pytest.mark.xfail(strict=True, reason="pydantic's error on many lines, when the prompt is made")
 @pytest.mark.parametrize("record", [{"mode": "natural", "anchor": "경로"}, {"mode": "simple"}, {"anchors": "약물"}])
 def test_a_way_to_form_instances_that_gliner2_does_not_know_is_one_line(write_rows, record):
     with pytest.raises(DataError, match="처방"):
@@ -465,7 +462,6 @@ def test_every_class_and_value_is_accounted_for(write_rows, model, tmp_path):
     assert ("  documents with none", "1") in shown
 
 
-@pytest.mark.xfail(strict=True, reason="splits.py, contradicting_texts: no entities key is not the same as no entity")
 def test_a_row_that_is_not_annotated_for_entities_contradicts_nothing(write_rows):
     entities = {"text": TEXT, "entities": {"Drug": ["인슐린"]}}
     assert contradicting_texts(read(write_rows, entities, {"text": TEXT, "entities": {}}))

@@ -127,8 +127,13 @@ class KoreanSchemaTransformer(SchemaTransformer):
             tokenizer=tokenizer,
             word_splitter=CarriedWordSplitter(word_splitter, continuation),
             token_pooling=token_pooling,
-            # A relation or a field that is left out of a prompt would make the number of instances wrong.
-            sampling_config=SamplingConfig(shuffle_entities=True, remove_relations_prob=0, remove_json_field_prob=0),
+            # What is left out of a prompt would make the number of instances wrong, or leave nothing to ask.
+            sampling_config=SamplingConfig(
+                shuffle_entities=True,
+                remove_relations_prob=0,
+                remove_json_field_prob=0,
+                remove_json_structure_prob=0,
+            ),
         )
         # A word without a piece (a control character) gets the unknown one: gliner2 would have no state for it.
         tokenize = continuation.tokenize if continuation else tokenizer.tokenize
@@ -229,7 +234,7 @@ class KoreanSchemaTransformer(SchemaTransformer):
         places = [index * length + place for index, row in enumerate(batch.schema_special_indices) for task in row
                   for place in task]  # fmt: skip
         sizes = [len(task) for row in batch.schema_special_indices for task in row]
-        taken = iter(flat.index_select(0, torch.tensor(places, device=flat.device)).split(sizes))
+        taken = iter(flat.index_select(0, torch.tensor(places, dtype=torch.long, device=flat.device)).split(sizes))
         prompts = [[list(next(taken)) for _ in row] for row in batch.schema_special_indices]
         if self.token_pooling == "first":
             words = batch.text_word_indices + length * torch.arange(len(counts), device=flat.device)[:, None]

@@ -19,6 +19,7 @@ from typing import Any
 import datasets
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.fingerprint import Hasher
+from gliner2.inference.schema import Schema
 
 from glinerko.common import (
     JSON_BEGIN,
@@ -266,15 +267,30 @@ def label_schema(rows: Dataset, labels: Sequence[str] | None = None) -> LabelSch
     if not names and not tasks:
         raise DataError("the rows name no label: neither in 'entities' nor in 'entity_descriptions'")
     descriptions = {label: described[label] for label in names if label in described}
-    return LabelSchema(names, descriptions, tuple(_with_record(task, rows) for task in tasks))
+    schema = LabelSchema(names, descriptions, tuple(_with_record(task, rows) for task in tasks))
+    both = [task.name for task in tasks if task.name in names]
+    if both:
+        raise DataError(f"{both[0]!r} is the name of a label and of a task: choose another name")
+    try:
+        Schema.from_dict(schema.to_request())
+    except ValueError as error:
+        raise DataError(f"gliner2 refuses the tasks of the rows: {', '.join(str(error).splitlines()[1:3])}") from error
+    return schema
 
 
 def _with_record(task: Task, rows: Dataset) -> Task:
     """A structure with its instances formed around the first field that all of them have, unless rows say how."""
-    if task.kind != STRUCTURES or task.record:
+    if task.kind != STRUCTURES:
         return task
-    instances = (each["values"] for records in rows["records"] for each in records if each["task"] == task.name)
-    always = set(task.labels).intersection(*({value["label"] for value in values} for values in instances))
+    instances = [each for records in rows["records"] for each in records if each["task"] == task.name]
+    fields = [{value["label"] for value in each["values"]} for each in instances]
+    for each, named in zip(instances, fields, strict=True):
+        plain = [name for name in task.choices if name in named and name not in each["chosen"]]
+        if plain:
+            raise DataError(f"the field {plain[0]!r} of {task.name!r} has choices in some instances and none in others")
+    if task.record:
+        return task
+    always = set(task.labels).intersection(*fields)
     anchor = next((name for name in task.labels if name in always and name not in task.choices), None)
     return replace(task, record={"mode": "natural", "anchor": anchor} if anchor else {"mode": "latent"})
 
@@ -286,16 +302,19 @@ def require_labels(rows: Dataset, schema: LabelSchema, source: str) -> None:
         DataError: Naming them.
     """
     unknown = {m["label"] for mentions in rows["mentions"] for m in mentions} - set(schema.labels)
-    if unknown:
+    if unknown and schema.labels:
         raise DataError(
             f"{source}: mentions of labels that are not asked for: {', '.join(sorted(unknown))} "
             f"(known: {', '.join(schema.labels)}); `--labels` chooses the labels to use"
         )
     known = {task.name: task for task in schema.tasks}
     for task in label_schema(rows, schema.labels or None).tasks if known else ():
-        others = [label for label in task.labels if task.name in known and label not in known[task.name].labels]
+        other = known.get(task.name, task)
+        others = [label for label in task.labels if label not in other.labels]
+        if other.kind != task.kind or task.multi_label > other.multi_label:
+            raise DataError(f"{source}: {task.name!r} is another task here than the one that is asked for")
         if others:
             raise DataError(
                 f"{source}: {task.name!r} has {', '.join(others)}, which is not asked for "
-                f"(known: {', '.join(known[task.name].labels)})"
+                f"(known: {', '.join(other.labels)})"
             )

@@ -14,7 +14,7 @@ from glinerko.corpus.matching import compose, strip
 
 CLASSIFICATIONS, RELATIONS, STRUCTURES = KINDS = ("classifications", "relations", "structures")
 """The kinds of a :class:`Task`, named as in gliner2's schema files."""
-_RESERVED_TASKS = ("entities", "relation_extraction")
+RESERVED_TASKS = ("entities", "relation_extraction")
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def merge_tasks(declared: Iterable[Task]) -> tuple[Task, ...]:
     merged: dict[str, Task] = {}
     for task in declared:
         known = merged.setdefault(task.name, task)
-        if known.kind != task.kind or task.name in _RESERVED_TASKS:
+        if known.kind != task.kind or task.name in RESERVED_TASKS:
             uses = f"both {known.kind} and {task.kind}" if known.kind != task.kind else "a name of gliner2's own"
             raise DataError(f"the task {task.name!r} is {uses}: choose another name")
         if known is not task and known != task:

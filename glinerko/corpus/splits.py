@@ -13,7 +13,7 @@ from datasets import Dataset
 from glinerko.common import DataError
 from glinerko.corpus.matching import without_spaces
 from glinerko.corpus.reading import load_rows
-from glinerko.corpus.rows import Example
+from glinerko.corpus.rows import ENTITIES, Example
 
 
 def load_splits(
@@ -141,7 +141,7 @@ def contradicting_texts(rows: Dataset) -> list[list[str]]:
         groups.setdefault(without_spaces(text), []).append(index)
     found = []
     for group in (rows.select(indices) for indices in groups.values() if len(indices) > 1):
-        examples = [Example.from_row(row) for row in group]
+        examples = [each for each in map(Example.from_row, group) if ENTITIES in each.annotated]
         every = {label for example in examples for label in example.labels}
         versions: dict[str, set[frozenset]] = {label: set() for label in every}
         for example in examples:

@@ -25,6 +25,11 @@ TASK_KEYS = {"classifications": CLASSIFICATIONS, "relations": RELATIONS, "json_s
 DESCRIPTION_KEYS = ("json_descriptions", "relation_descriptions", "record_metadata")
 """The keys that describe these tasks."""
 _ABSENT = (None, "", [])
+_RECORD_KEYS = {"mode", "anchor", "occurrence_policy", "fields"}
+_CLASSIFICATION_KEYS = {
+    "task", "labels", "true_label", "multi_label", "prompt", "examples", "label_descriptions", "cls_threshold", "top_k",
+    "class_act",
+}  # fmt: skip
 
 
 def parse_tasks(text: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,8 +44,9 @@ def parse_tasks(text: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {kind: body[key] for key, kind in TASK_KEYS.items() if body.get(key) is not None}
     for kind, items in given.items():
-        if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
-            raise ValueError(f"{_key_of(kind)!r} must be a list of objects, found {kind_of(items)}")
+        wrong = [items] if not isinstance(items, list) else [each for each in items if not isinstance(each, Mapping)]
+        if wrong:
+            raise ValueError(f"{_key_of(kind)!r} must be a list of objects, found {kind_of(wrong[0])}")
     tasks: list[Task] = []
     classes: list[dict[str, Any]] = []
     for item in given.get(CLASSIFICATIONS, ()):
@@ -85,6 +91,14 @@ def _parse_classification(item: Mapping[str, Any]) -> tuple[Task, list[str]]:
     if unknown:
         raise ValueError(f"{where}: the true label {unknown[0]!r} is none of its labels")
     multi_label = item.get("multi_label") or False
+    others = [name for name in described if name not in labels]
+    if others:
+        raise ValueError(f"{where}: {others[0]!r} is described, and is none of its labels")
+    if type(multi_label) is not bool:
+        raise ValueError(f"{where}: 'multi_label' must be true or false, found {kind_of(multi_label)}")
+    unused = item.keys() - _CLASSIFICATION_KEYS
+    if unused:
+        raise ValueError(f"{where} has the unknown key {min(unused)!r}")
     if not multi_label and len(true) != 1:
         raise ValueError(f"{where} has {len(true)} true labels: it needs one, or 'multi_label': true")
     prompt, examples = item.get("prompt") or "", item.get("examples") or []
@@ -93,6 +107,8 @@ def _parse_classification(item: Mapping[str, Any]) -> tuple[Task, list[str]]:
     for example in examples:
         if not isinstance(example, list | tuple) or len(example) != 2 or not all(isinstance(e, str) for e in example):
             raise ValueError(f"{where}: an example must be [input, label]")
+        if example[1] not in labels:
+            raise ValueError(f"{where}: an example has the label {example[1]!r}, which is none of its labels")
     pairs = tuple((source, label) for source, label in examples)
     check_unicode(f"the description of {name!r}", prompt + "".join(map("".join, pairs)))
     return Task(CLASSIFICATIONS, name, labels, described, prompt, bool(multi_label), pairs), list(true)
@@ -125,6 +141,10 @@ def _parse_structures(text: str, given: Mapping[str, Any], body: Mapping[str, An
         yield from ((Task(STRUCTURES, name, tuple(each), each), []) for name, each in texts.items() if each)
     for number, (name, fields) in enumerate(_instances(given.get(STRUCTURES, ()), STRUCTURES), 1):
         names, values, lists, choices = check_labels(fields), [], [], {}
+        if "confidence" in names:
+            raise ValueError(
+                f"a field of {name!r} is named 'confidence', as the scores of gliner2: choose another name"
+            )
         for field, value in zip(names, fields.values(), strict=True):
             where = f"{field!r} of structure {number} ({name})"
             chosen = isinstance(value, Mapping) and "choices" in value
@@ -145,6 +165,8 @@ def _parse_structures(text: str, given: Mapping[str, Any], body: Mapping[str, An
         record = formed.get(name) or {}
         if not isinstance(record, Mapping):
             raise ValueError(f"'record_metadata' of {name!r} must be an object, found {kind_of(record)}")
+        if record.keys() - _RECORD_KEYS:
+            raise ValueError(f"'record_metadata' of {name!r} has the unknown key {min(record.keys() - _RECORD_KEYS)!r}")
         labels = tuple(dict.fromkeys((*texts.get(name, ()), *names)))
         options = {"lists": tuple(lists), "choices": choices, "record": dict(record)}
         yield Task(STRUCTURES, name, labels, texts.get(name, {}), **options), values
@@ -155,7 +177,8 @@ def _instances(items: Sequence[Mapping], kind: str) -> Iterator[tuple[str, Mappi
     for item in items:
         for name, value in zip(check_labels(item), item.values(), strict=True):
             if not isinstance(value, Mapping) or not value:
-                raise ValueError(f"{name!r} in {_key_of(kind)!r} must be an object with values, found {kind_of(value)}")
+                found = "an empty one" if value == {} else kind_of(value)
+                raise ValueError(f"{name!r} in {_key_of(kind)!r} must be an object with values, found {found}")
             yield name, value
 
 

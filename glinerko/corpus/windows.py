@@ -452,7 +452,9 @@ def usual_length(windows: Dataset, processor: KoreanSchemaTransformer) -> int:
         before = [0, *accumulate(map(len, processor.word_pieces(window.text, window.words)))]
         starts = {start: index for index, (start, _) in enumerate(window.words)}
         ends = {end: index for index, (_, end) in enumerate(window.words, 1)}
-        targets += [before[ends[target.end]] - before[starts[target.start]] for target in window.targets]
+        places = [(target.start, target.end) for target in window.targets]
+        places += [place for record in window.records for _, spans in record.values for place in spans]
+        targets += [before[ends[end]] - before[starts[start]] for start, end in places]
         lengths.append(before[-1])
     lengths.sort()
     usual = next(n for n, total in zip(lengths, accumulate(lengths), strict=True) if total >= 0.95 * sum(lengths))

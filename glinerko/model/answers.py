@@ -80,7 +80,7 @@ class TaskAnswers:
         for name in prompt.relations:
             lowest = prompt.threshold_of(name, thresholds)
             pairs = (each for each in self.records[name] if score_of(each) >= lowest)
-            found.relations[name] = _without_repeats(pairs)
+            found.relations[name] = prompt.resolve_relations(_without_repeats(pairs))
         for name in prompt.structures:
             instances = (_above(each, name, prompt, thresholds) for each in self.records[name])
             found.structures[name] = _without_repeats(filter(None, instances))

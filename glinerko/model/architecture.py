@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar
@@ -28,6 +28,8 @@ class Prompt:
     """What gliner2 keeps to decode the answers: order, types, thresholds and validators of labels and fields."""
     threshold: float
     """The lowest score of what has no threshold of its own."""
+    resolve_relations: Callable[[list[dict]], list[dict]] = list
+    """See :meth:`Architecture.resolve_relations`."""
 
     @property
     def classifications(self) -> dict[str, Mapping[str, Any]]:
@@ -49,7 +51,7 @@ class Prompt:
         """The lowest score that can be part of an answer to any task but entities."""
         fields, types = self.metadata["field_metadata"].values(), self.metadata["relation_metadata"].values()
         own = (options.get("threshold") for options in (*fields, *types))
-        return min((value for value in own if value is not None), default=self.threshold)
+        return min((self.threshold, *(value for value in own if value is not None)))
 
     def threshold_of(self, task: str, thresholds: Mapping[str, float] | None = None, field: str | None = None) -> float:
         """The lowest score of an answer to a task.
@@ -171,6 +173,11 @@ class Architecture(BaseExtractorModel):
     def find_missing(self, windows: Sequence[TrainingWindow], schema: LabelSchema) -> list[list[Span]]:
         """The targets of each window that are not even scored."""
         return [[] for _ in windows]
+
+    @staticmethod
+    def resolve_relations(relations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Relations of one type in a document without those that only repeat others."""
+        return relations
 
     @staticmethod
     def _decode_classification_probabilities(results, schema_name, cls_config, probs) -> None:

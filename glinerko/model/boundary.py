@@ -172,12 +172,17 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
     def best_starts(self, batch: PreprocessedBatch) -> list[torch.Tensor | None]:
         """See :meth:`Architecture.best_starts`; 0 where no candidate starts."""
         found = self.score_candidates(batch.to(self.device))
+        if found is None:  # only classes are asked
+            return [None] * len(batch)
         scores = torch.sigmoid(found.pair_logits.float() / self.boundary_settings.pair_temperature)
         scores = scores.masked_fill(~found.valid_mask, 0.0)
         words = max(batch.text_word_counts)
         best = scores.new_zeros(*scores.shape[:2], words).scatter_reduce(2, found.indices[..., 0], scores, "amax")
-        sizes = zip(batch.query_layouts, batch.text_word_counts, strict=True)
-        return [best[index, list(_entities(layout)), :count].cpu() for index, (layout, count) in enumerate(sizes)]
+        sizes = zip(batch.query_layouts, batch.text_word_counts, batch.start_mappings, strict=True)
+        return [
+            best[index, list(_entities(layout)), count - len(starts) : count].cpu()  # choices stand before the text
+            for index, (layout, count, starts) in enumerate(sizes)
+        ]
 
     @torch.no_grad()
     def find_missing(self, windows: Sequence[TrainingWindow], schema: LabelSchema) -> list[list[Span]]:
@@ -205,14 +210,24 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
         self._shut = [0] * len(windows)
         counts, stops = batch.text_word_counts, [getattr(text, "full_stop", False) for text in batch.original_texts]
         last = torch.tensor([count if stop else -1 for count, stop in zip(counts, stops, strict=True)])
+        first = torch.tensor([count - len(words) for count, words in zip(counts, batch.start_mappings, strict=True)])
+        queries = max(len(layout.queries) for layout in batch.query_layouts)
+        chosen = torch.zeros(len(windows), queries, dtype=torch.bool)
+        for index, (layout, prompt) in enumerate(zip(batch.query_layouts, prompts, strict=True)):
+            fields = prompt.metadata["field_metadata"]
+            for query in layout.queries:
+                of_field = fields.get(f"{query.task_name}.{query.role_name}", {})
+                chosen[index, query.query_id] = query.task_type == "json_structures" and bool(of_field.get("choices"))
 
-        def leave_out_full_stop(module, arguments, outputs) -> ExtractorOutput:
-            """No candidate reaches the full stop that is added to a text."""
-            reaches = outputs.candidates.indices[..., 1] == last.to(self.device)[:, None, None]
-            valid = outputs.candidates.valid_mask & ~reaches
+        def keep_to_text(module, arguments, outputs) -> ExtractorOutput:
+            """No candidate reaches the full stop that is added to a text, or the choices before it but as a choice."""
+            starts, ends = outputs.candidates.indices.unbind(-1)
+            begin, stop = (each.to(self.device)[:, None, None] for each in (first, last))
+            inside = (starts >= begin) | (chosen.to(self.device)[:, :, None] & (ends <= begin))
+            valid = outputs.candidates.valid_mask & (ends != stop) & inside
             return replace(outputs, candidates=replace(outputs.candidates, valid_mask=valid))
 
-        hook = self.boundary_head.register_forward_hook(leave_out_full_stop)
+        hook = self.boundary_head.register_forward_hook(keep_to_text)
         try:
             metadata = [prompt.metadata for prompt in prompts]
             results = self._extract_from_batch(batch, min(prompt.floor for prompt in prompts), metadata, True, True)
@@ -220,6 +235,24 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
             hook.remove()
         gates = [len(each["entity_order"]) for each in metadata]
         return [WindowAnswer(*each) for each in zip(results, gates, self._shut, strict=True)]
+
+    @staticmethod
+    def _deduplicate_relation_edges(edges):
+        """gliner2's method; relations that repeat others are left out when a document is complete."""
+        return edges
+
+    @staticmethod
+    def resolve_relations(relations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """By gliner2's rule: the widest ends, and of equal strings those that stand nearest to each other."""
+        parts, ends = ("text", "start", "end", "confidence"), ("head", "tail")
+        edges = [
+            {"score": each["confidence"], **{end: tuple(each[end][part] for part in parts) for end in ends}}
+            for each in relations
+        ]
+        return [
+            {**{end: dict(zip(parts, edge[end], strict=True)) for end in ends}, "confidence": edge["score"]}
+            for edge in BoundaryExtractor._deduplicate_relation_edges(edges)
+        ]
 
     def _decode_entities(self, index, core, specs, candidates, metadata, null_probabilities, policy, *rest):
         """gliner2's method; overlaps, and the one mention to choose, are left for when a document is complete."""

@@ -49,7 +49,14 @@ from glinerko.model.architecture import Architecture, Prompt
 from glinerko.model.boundary import BoundaryScorer
 from glinerko.model.lora import adapter_base, has_lora, merge_adapter, save_adapter
 from glinerko.model.prediction import gliner2_policy, in_batches, overlap_resolver
-from glinerko.model.requests import chunks_of_texts, read_schema, require_number, require_texts, schema_errors
+from glinerko.model.requests import (
+    check_task_names,
+    chunks_of_texts,
+    read_schema,
+    require_number,
+    require_texts,
+    schema_errors,
+)
 from glinerko.model.settings import Settings
 from glinerko.model.spans import SpanScorer
 
@@ -316,37 +323,50 @@ class KoreanExtractor(Architecture):
             if not all(task["labels"] for task in tasks.get("classifications") or ()):
                 raise ValueError("a classification has no labels")
             labels = check_labels(tasks.get("entities") or ())
+            check_task_names(tasks)
             given = {**tasks.get("entities", {}), **tasks.get("entity_descriptions", {})}
             described = {label: text for label, text in given.items() if text and isinstance(text, str)}
             described = {**self.settings.descriptions, **described}
             tasks = {**tasks, "entity_descriptions": {name: described[name] for name in labels if name in described}}
             metadata = {**metadata, "_overlap_policy": gliner2_policy(overlap_policy)}
-            if threshold is None:
-                tasks, metadata = self._with_thresholds(tasks, metadata)
-                known = metadata["entity_metadata"]
-                options = {label: dict(known.get(label, {})) for label in tasks.get("entities") or ()}
-                for each in options.values():
-                    each["threshold"] = self.choose_threshold(each.get("threshold"))
-                metadata["entity_metadata"] = options
-            prompt = Prompt(tasks, metadata, 0.5 if threshold is None else threshold)
+            tasks, metadata = self._with_thresholds(tasks, metadata, threshold)
+            prompt = Prompt(tasks, metadata, 0.5 if threshold is None else threshold, self.resolve_relations)
             return prompt, text_room(self.processor, tasks, **self.window_limits)
 
-    def _with_thresholds(self, tasks: Mapping, metadata: Mapping) -> tuple[Mapping[str, Any], dict[str, Any]]:
-        """The thresholds of this model for its tasks, where the request gives none."""
-        own = self.settings.thresholds
+    def _with_thresholds(
+        self, tasks: Mapping[str, Any], metadata: Mapping[str, Any], threshold: float | None
+    ) -> tuple[Mapping[str, Any], dict[str, Any]]:
+        """The thresholds where the schema gives none: the requested one, or those of this model.
 
-        def with_own(options: Mapping[str, Any], task: str) -> dict[str, Any]:
+        As in gliner2, a requested one is not for classes.
+        """
+        saved = self.settings.thresholds
+        own = saved if threshold is None else {}
+
+        def with_own(options: Mapping[str, Any], value: float | None) -> dict[str, Any]:
             given = options.get("threshold")
-            return {**options, "threshold": own.get(task) if given is None else given}
+            return {**options, "threshold": value if given is None else given}
 
+        entities, of_entities = metadata["entity_metadata"], self.choose_threshold(threshold)
         relations, fields = metadata["relation_metadata"], metadata["field_metadata"]
+        structure_of = {
+            f"{name}.{field}": name
+            for item in tasks.get("json_structures") or ()
+            for name, each in item.items()
+            for field in each
+        }
         metadata = {
             **metadata,
-            "relation_metadata": {name: with_own(relations.get(name, {}), name) for name in {*relations, *own}},
-            "field_metadata": {key: with_own(each, key.rpartition(".")[0]) for key, each in fields.items()},
+            "entity_metadata": {
+                label: with_own(entities.get(label, {}), of_entities) for label in tasks.get("entities") or ()
+            },
+            "relation_metadata": {
+                name: with_own(relations.get(name, {}), own.get(name)) for name in metadata["relation_order"]
+            },
+            "field_metadata": {key: with_own(each, own.get(structure_of.get(key))) for key, each in fields.items()},
         }
         classifications = [
-            {**task, "cls_threshold": own.get(task["task"], 0.5)} if task.get("cls_threshold", 0.5) == 0.5 else task
+            {**task, "cls_threshold": saved.get(task["task"], 0.5)} if task.get("cls_threshold", 0.5) == 0.5 else task
             for task in tasks.get("classifications") or ()
         ]
         return {**tasks, "classifications": classifications} if classifications else tasks, metadata

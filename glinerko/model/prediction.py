@@ -119,7 +119,8 @@ def predict_spans(
 def own_prompt(model: Architecture, schema: LabelSchema, threshold: float) -> Prompt:
     """The prompt that asks for the labels and tasks of ``schema``."""
     (tasks,), (metadata,) = model._build_schema_dicts_and_metadata([Schema.from_dict(schema.to_request())])
-    return Prompt({**tasks, **gliner2_schema(Window("", [], schema.labels), schema)}, metadata, threshold)
+    return Prompt({**tasks, **gliner2_schema(Window("", [], schema.labels), schema)}, metadata, threshold,
+                  model.resolve_relations)  # fmt: skip
 
 
 def collect(

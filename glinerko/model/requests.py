@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from gliner2.inference.schema_model import SchemaInput
 from pydantic import ValidationError
 
 from glinerko.common import DataError, check_unicode, first_line
+from glinerko.corpus.schema import RESERVED_TASKS
 
 T = TypeVar("T")
 _SCHEMA_KEYS = (
@@ -73,6 +75,20 @@ def read_schema(schema: Mapping[str, Any]) -> Schema | Mapping[str, Any]:
     if unknown or not schema:
         raise ValueError(f"it has no key {unknown[0]!r}" if unknown else "it asks for nothing")
     return Schema.from_dict(dict(schema)) if schema.keys() <= SchemaInput.model_fields.keys() else schema
+
+
+def check_task_names(tasks: Mapping[str, Any]) -> None:
+    """Stop if two tasks of a schema in gliner2's own form have one name, or a task has one of gliner2's own.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    kinds = [{task["task"] for task in tasks.get("classifications") or ()}]
+    kinds += [{name for item in tasks.get(kind) or () for name in item} for kind in ("relations", "json_structures")]
+    names = Counter(name for kind in kinds for name in kind)
+    for name, count in names.items():
+        if count > 1 or name in RESERVED_TASKS:
+            raise ValueError(f"the name {name!r} is used for two tasks, or is one of gliner2's own")
 
 
 def chunks_of_texts(documents: Iterable[tuple[str, T]]) -> Iterator[list[tuple[str, T]]]:

@@ -209,7 +209,11 @@ class SpanScorer(Architecture, SpanExtractor):
             scores[kinds.index("entities")] if "entities" in kinds else None
             for scores, kinds in zip(logits, batch.task_types, strict=True)
         ]
-        return [None if scores is None else torch.sigmoid(scores[0].float()).cpu() for scores in of_entities]
+        sizes = map(len, batch.start_mappings)  # choices of structures stand before the text
+        return [
+            None if scores is None else torch.sigmoid(scores[0, :, scores.shape[2] - words :].float()).cpu()
+            for scores, words in zip(of_entities, sizes, strict=True)
+        ]
 
     def best_starts(self, batch: PreprocessedBatch) -> list[torch.Tensor | None]:
         """See :meth:`Architecture.best_starts`."""

@@ -228,7 +228,7 @@ def _results(evaluation: dict, validation: dict | None, dataset_name: str | None
             metric_value=round(measured[name]["overall"][kind], 4),
         )
         for name in METRICS
-        if name in measured
+        if name in measured and measured[name]["labels"]
         for kind in ("f1", "precision", "recall")
     ]
 

@@ -58,7 +58,9 @@ class WindowCollator:
         mask = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
         for index, seed in enumerate(seeds):
             draw = random.Random(f"word dropout {seed}")
-            starts = batch.text_word_indices[index, : batch.text_word_counts[index]].tolist()
+            count = batch.text_word_counts[index]
+            first = count - len(batch.start_mappings[index])  # after the choices of structures
+            starts = batch.text_word_indices[index, first:count].tolist()
             for start, end in pairwise([*starts, batch.original_lengths[index]]):
                 if draw.random() < self.word_dropout:
                     batch.input_ids[index, start:end] = mask

@@ -22,6 +22,7 @@ from glinerko.corpus.formats.documents import (
 )
 from glinerko.corpus.formats.sources import Record, Source, json_records
 from glinerko.corpus.parsing import body_key, parse_row
+from glinerko.corpus.rows import ENTITIES
 
 
 def read_records(source: Source, options: FormatOptions) -> Iterator[Record]:
@@ -216,6 +217,7 @@ def parse_gliner2(raw: Any, options: FormatOptions, source: Source) -> Document:
                 raise ValueError(f"a mention of {label!r} must be a string or an object with 'text', 'start' and 'end'")
     descriptions = {each["label"]: each["description"] for each in row["descriptions"]}
     remarks = Counter({f"document with the unused key {key}": 1 for key in row["unused"]})
+    remarks += Counter({f"document whose {kind} are not converted": 1 for kind in row["annotated"] if kind != ENTITIES})
     return Document(row["text"], annotations, row["id"] or None, row["labels"], descriptions, remarks=remarks)
 
 

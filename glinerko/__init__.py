@@ -16,7 +16,8 @@ The rooms, in reading order; each imports only from those above it:
         splits        training and validation rows, folds, and texts that two of them share
         tokens        the tokenizer of an encoder as its files say; continuation pieces
         processor     windows into prompts and batches
-        windows       documents into windows, mentions into targets
+        alignment     mentions and records into targets, or the cause why they are none
+        windows       documents into windows, with their targets
         report        what a corpus holds and how much of it can be learned
         diagnosis     what is doubtful in a corpus: disagreements, near-duplicates, personal data
         suggestions   words for the user dictionary

@@ -6,18 +6,13 @@ import pytest
 from conftest import split_and_align
 
 from glinerko.common import DataError
+from glinerko.corpus.alignment import Outcome, classify_spans
 from glinerko.corpus.processor import Window
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.report import report_data
 from glinerko.corpus.rows import Example, Mention
 from glinerko.corpus.schema import LabelSchema
-from glinerko.corpus.windows import (
-    Outcome,
-    aligned_windows,
-    classify_spans,
-    training_windows,
-    window_from_row,
-)
+from glinerko.corpus.windows import aligned_windows, training_windows, window_from_row
 from glinerko.model.swap import swap_encoder
 
 WORDS = [(0, 3), (3, 5), (6, 9), (9, 10)]  # 당뇨병|으로 인슐린|을

@@ -10,13 +10,14 @@ from conftest import split_and_align, swap_and_spread
 
 from glinerko.common import DataError, read_json_lines
 from glinerko.corpus import reading
+from glinerko.corpus.alignment import Outcome, place_records
 from glinerko.corpus.parsing import parse_row
 from glinerko.corpus.reading import label_schema, load_rows, require_labels
 from glinerko.corpus.report import report_data
 from glinerko.corpus.rows import Example, make_row
 from glinerko.corpus.schema import Task
 from glinerko.corpus.splits import contradicting_texts
-from glinerko.corpus.windows import Outcome, place_records, training_windows, window_from_row
+from glinerko.corpus.windows import training_windows, window_from_row
 from glinerko.sharing.tables import data_table, plain_rows
 
 TEXT = "당뇨병으로 인슐린 10mg을 먹이고 폐렴으로 세파클러 5mg을 정맥에 놓아 호전되었다."

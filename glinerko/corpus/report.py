@@ -15,12 +15,12 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from glinerko.common import LoadError, write_json_lines
+from glinerko.corpus.alignment import Outcome, classify_spans
 from glinerko.corpus.processor import KoreanSchemaTransformer
 from glinerko.corpus.rows import ENTITIES, Example
 from glinerko.corpus.schema import CLASSIFICATIONS, RELATIONS, LabelSchema
 from glinerko.corpus.splits import contradicting_texts
 from glinerko.corpus.tokens import pieces_of
-from glinerko.corpus.windows import Outcome, classify_spans
 from glinerko.corpus.words import WordSplitter, load_word_splitter
 
 _ORDER = {outcome.value: rank for rank, outcome in enumerate(Outcome)}

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from glinerko.corpus.alignment import Outcome, classify_spans
 from glinerko.corpus.rows import Example, Offsets, SpanKey
-from glinerko.corpus.windows import Outcome, classify_spans
 from glinerko.corpus.words import DictionaryEntry, KoreanWordSplitter, analyser
 
 FOLDS = 5

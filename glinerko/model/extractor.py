@@ -28,14 +28,7 @@ from glinerko.corpus.processor import KoreanSchemaTransformer, Window
 from glinerko.corpus.rows import Offsets, Span
 from glinerko.corpus.schema import LabelSchema, check_labels
 from glinerko.corpus.tokens import load_encoder_tokenizer, restore_tokenizer_class
-from glinerko.corpus.windows import (
-    align_gold,
-    cut_windows,
-    row_windows,
-    split_into_windows,
-    text_room,
-    usual_length,
-)
+from glinerko.corpus.windows import align_gold, cut_windows, row_windows, split_into_windows, text_room, usual_length
 from glinerko.corpus.words import (
     USER_DICTIONARY,
     as_word_splitter,

@@ -11,10 +11,11 @@ from itertools import chain
 
 from datasets import Dataset
 
+from glinerko.corpus.alignment import Outcome
 from glinerko.corpus.processor import TrainingWindow
 from glinerko.corpus.rows import Example, Offsets, Span, SpanKey
 from glinerko.corpus.schema import LabelSchema
-from glinerko.corpus.windows import Outcome, aligned_windows, perfect_spans
+from glinerko.corpus.windows import aligned_windows, perfect_spans
 from glinerko.model.architecture import Architecture
 from glinerko.scoring.metrics import where_annotated
 
@@ -67,7 +68,7 @@ def judge_spans(
 
     Args:
         outcomes: For each document, the outcome of each gold span ``(start, end, label)``: values of
-            :class:`glinerko.corpus.windows.Outcome`.
+            :class:`glinerko.corpus.alignment.Outcome`.
         seen: The ``(mention, label)`` pairs of the training documents.
         particles: Returns what the language attaches to the end of entities in a text: the method of a
             :class:`glinerko.corpus.words.WordSplitter`. By default no particles are known.

@@ -12,8 +12,8 @@ from rich.box import HORIZONTALS
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from glinerko.corpus.alignment import Outcome
 from glinerko.corpus.report import DataReport, PieceReport, TaskReport
-from glinerko.corpus.windows import Outcome
 from glinerko.model.swap import SwapReport
 from glinerko.scoring.analysis import ErrorClass
 from glinerko.scoring.learning_curve import Point

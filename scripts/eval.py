@@ -63,7 +63,7 @@ from glinerko.scoring.metrics import (
     score_strings,
     sweep,
 )
-from glinerko.scoring.tasks import choose_thresholds, describe_task, main_metric, score_task
+from glinerko.scoring.tasks import annotated_tasks, choose_thresholds, describe_task, main_metric, score_task
 from glinerko.sharing.card import weights_digest
 from glinerko.sharing.page import write_report
 from glinerko.sharing.tables import evaluation_tables, evaluation_warnings
@@ -195,7 +195,8 @@ def main() -> None:
     if args.compare:
         models = [(each.name, each.threshold, each.scores[args.metric]) for each in evaluations]
         result["comparisons"] = compare_scores(models)
-        result["task_comparisons"] = {task.name: compare_tasks(evaluations, task) for task in ours.prompt.tasks}
+        scored = annotated_tasks(ours.examples, ours.prompt.tasks)
+        result["task_comparisons"] = {task.name: compare_tasks(evaluations, task) for task in scored}
     if args.probe_base:
         result["probe"] = probe(accelerator, ours, args, console)
     if args.plain_gliner2 and labels:
@@ -279,11 +280,10 @@ def choose_task_thresholds(evaluation: Evaluation, args: Arguments) -> dict[str,
 
 
 def describe_tasks(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """The record of the scores of every task beside entities."""
-    return {
-        task.name: describe_task(evaluation.examples, evaluation.found, task, evaluation.thresholds[task.name])
-        for task in evaluation.prompt.tasks
-    }
+    """The record of the scores of every task beside entities that the documents were annotated for."""
+    examples, found = evaluation.examples, evaluation.found
+    tasks = annotated_tasks(examples, evaluation.prompt.tasks)
+    return {task.name: describe_task(examples, found, task, evaluation.thresholds[task.name]) for task in tasks}
 
 
 def compare_tasks(evaluations: Sequence[Evaluation], task: Task) -> list[dict[str, Any]]:

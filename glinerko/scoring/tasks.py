@@ -163,6 +163,11 @@ def describe_task(
     return record if task.kind == CLASSIFICATIONS else {**record, "invented": invented(examples, found, task)}
 
 
+def annotated_tasks(examples: Sequence[Example], tasks: Sequence[Task]) -> list[Task]:
+    """The tasks for which at least one document was annotated: the others have no score."""
+    return [task for task in tasks if any(is_annotated(example, task) for example in examples)]
+
+
 def is_annotated(example: Example, task: Task) -> bool:
     """Whether a document was annotated for a task."""
     return task.name in example.classes if task.kind == CLASSIFICATIONS else task.kind in example.annotated

@@ -25,7 +25,7 @@ from train_throughput import Ours, Theirs, wait
 
 from glinerko.common import write_json_lines
 from glinerko.corpus.reading import label_schema, load_rows
-from glinerko.corpus.rows import LabelSchema
+from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.windows import training_windows
 from glinerko.corpus.words import load_word_splitter
 from glinerko.model.extractor import KoreanExtractor
@@ -232,11 +232,11 @@ def make_documents(number: int, characters: int, seed: int) -> Iterator[dict[str
         text, length, entities = "", min(draw_length(draw.random()), characters), {}
         while len(text) < length:
             templates = TEMPLATES if draw.random() < WITH_ENTITIES else others
-            sentence, found = fill(draw.choice(templates), names, draw)
+            sentence, found = fill([draw.choice(templates)], names, draw)
             text += " " if text else ""
-            for label, start, end in found:
-                mention = {"text": sentence[start:end], "start": len(text) + start, "end": len(text) + end}
-                entities.setdefault(label, []).append(mention)
+            for slot in (each for each in found if each.kind in DESCRIPTIONS):
+                mention = {"text": slot.text, "start": len(text) + slot.start, "end": len(text) + slot.end}
+                entities.setdefault(slot.kind, []).append(mention)
             text += sentence
         yield {"id": f"{seed}-{index}", "text": text, "entities": entities, "entity_descriptions": DESCRIPTIONS}
 

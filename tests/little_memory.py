@@ -10,10 +10,11 @@ from glinerko.training import batches
 freeze_unused = batches.freeze_unused
 
 
-def fit_three(model, batch):
-    if len(batch) > 3:
+def fit_three(model, given):
+    given = list(given)
+    if any(len(batch) > 3 for batch in given):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    return freeze_unused(model, batch)
+    return freeze_unused(model, given)
 
 
 batches.freeze_unused = fit_three

@@ -49,7 +49,7 @@ def test_targets_are_judged_only_where_there_is_gold():
     targets = script.parse_targets(["overall=0.5", "Drug=0.9", "Disease=0.1"])
     score = {"f1": 0.6, "f1_interval": [0.5, 0.7], "gold": 3}
     judged = script.judge_targets(
-        {"overall": score, "labels": {"Drug": score, "Disease": {**score, "gold": 0}}}, targets
+        {"overall": score, "labels": {"Drug": score, "Disease": {**score, "gold": 0}}}, {}, targets
     )
     assert [entry["verdict"] for entry in judged.values()] == ["PASS", "MISS", ""]
     with pytest.raises(DataError, match="like overall"):

@@ -36,14 +36,14 @@ def test_adapters_alone_are_trained_and_what_gets_no_gradient_is_named(adapted, 
     assert not any(name.startswith(("count_pred", "count_embed")) for name in trained)
     assert "The rest is frozen." in said
     untrained = ["classifier", "span_rep.span_rep_layer.out_project"]  # gliner2 reads out_project around its adapter
-    assert freeze_unused(model, batch) == untrained
+    assert freeze_unused(model, [batch]) == untrained
     groups = parameter_groups(model, 2e-5, 5e-4, 0.01)
     assert {group["name"] for group in groups} == {"encoder, decay", "heads, decay"}
 
 
 def test_an_adapter_is_saved_alone_and_loads_like_any_model(adapted, batch, tmp_path, pair):
     model, _ = adapted
-    freeze_unused(model, batch)
+    freeze_unused(model, [batch])
     optimizer = torch.optim.AdamW(parameter_groups(model, 1e-2, 1e-2, 0.0))
     model.train()
     model(batch)["total_loss"].backward()

@@ -270,11 +270,12 @@ def test_one_occurrence_of_a_mention_string_is_changed_and_the_others_get_offset
     [lambda body: {"input": "혈당과 당뇨병", "output": body}, lambda body: {"text": "혈당과 당뇨병", "schema": body}],
 )
 def test_other_forms_of_a_row_keep_their_form(wrap):
-    raw = wrap({"entities": {"Biomarker": ["혈당"]}, "classifications": [1]})
+    others = {"classifications": [{"task": "경과", "labels": ["호전", "악화"], "true_label": "호전"}], "relations": []}
+    raw = wrap({"entities": {"Biomarker": ["혈당"]}, **others})
     change = Change(1, "a", "line 1", frozenset({(0, 2, "Biomarker")}), frozenset({(4, 7, "Disease")}))
     corrected = correct_row(raw, parse_row(raw, "a"), [change])
     expected = {"Biomarker": [], "Disease": [{"text": "당뇨병", "start": 4, "end": 7}]}
-    assert corrected == wrap({"entities": expected, "classifications": [1]})
+    assert corrected == wrap({"entities": expected, **others})
 
 
 def test_a_span_that_is_not_there_cannot_be_removed():

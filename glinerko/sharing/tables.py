@@ -221,10 +221,11 @@ def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
     report.tasks = {name: TaskReport(**each) for name, each in report.tasks.items()}
     title = f"{result['model']} at threshold {result['threshold']:.2f} ({result['threshold_source']})"
     tables = [data_table({Path(result["test_file"]).stem: report})]
-    if report.labels:
+    asks_entities = any(result[name]["labels"] for name in METRICS if name in result)
+    if asks_entities:
         tables.append(score_table(title, {name: result[name] for name in METRICS if name in result}))
     tables.append(target_table(result["targets"], result["metric"]))
-    if report.labels:
+    if asks_entities:
         tables.append(score_table("Other scores", _other_scores(result)))
     if "comparisons" in result:
         tables.append(comparison_table(result["comparisons"], metric_title(result["metric"])))

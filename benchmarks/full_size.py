@@ -21,7 +21,7 @@ import datasets
 import torch
 from datasets import Dataset
 from train_throughput import Arguments as StepArguments
-from train_throughput import Ours, Theirs, wait
+from train_throughput import Ours, Theirs
 
 from glinerko.common import write_json_lines
 from glinerko.corpus.reading import label_schema, load_rows
@@ -35,6 +35,7 @@ from glinerko.training.batches import WindowCollator
 from glinerko.training.checkpoints import BEST
 from glinerko.training.run import Run, start_run
 from glinerko.training.starter import StarterSize, build_starter_pair
+from glinerko.training.trial import wait
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "data" / "sample"))

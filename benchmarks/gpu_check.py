@@ -48,7 +48,7 @@ from measurements import (
     time_limit,
 )
 from step_anatomy import count_flops, matrix_rate, time_parts
-from train_throughput import OURS, wait
+from train_throughput import OURS
 
 from glinerko.cli import make_console, option, parse_arguments
 from glinerko.cli import run as run_script
@@ -60,6 +60,7 @@ from glinerko.model.prediction import predict_spans
 from glinerko.training.batches import WindowCollator, find_batch_size, longest_rows
 from glinerko.training.checkpoints import list_checkpoints
 from glinerko.training.speed import speed_up
+from glinerko.training.trial import wait
 
 TIMES_AS_FAST, MATRIX_SHARE = 2.0, 0.35
 """The goals of speed: against gliner2's trainer, and of the measured matrix rate."""

@@ -23,11 +23,12 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from train_throughput import Arguments as ThroughputArguments
-from train_throughput import Ours, make_model, wait
+from train_throughput import Ours, make_model
 
 from glinerko.cli import make_console, parse_arguments, run, set_log_levels
 from glinerko.common import GlinerkoError, write_json
 from glinerko.training.batches import WindowCollator
+from glinerko.training.trial import wait
 
 PARTS = ("collation", "transfer", "encoder forward", "heads forward", "backward", "clipping and optimizer")
 

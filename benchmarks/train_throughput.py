@@ -45,6 +45,7 @@ from glinerko.training.optimizer import freeze_unused, parameter_groups
 from glinerko.training.run import StopRequest
 from glinerko.training.speed import speed_up
 from glinerko.training.starter import StarterSize, build_starter_pair
+from glinerko.training.trial import wait
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample" / "train.jsonl"
 TOLERANCE = {"no": 1e-3, "bf16": 5e-3}
@@ -175,12 +176,6 @@ class Theirs:
 def make_loader(rows, batch_size: int, collator: Callable, workers: int) -> DataLoader:
     """Batches of ``rows`` in order; with ``workers`` processes they are made ahead."""
     return DataLoader(rows, batch_size, collate_fn=collator, num_workers=workers, persistent_workers=workers > 0)
-
-
-def wait() -> None:
-    """Wait until the device has done what it was asked to."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ from glinerko.scoring.metrics import (
     score_strings,
     sweep,
 )
-from glinerko.scoring.tasks import annotated_tasks, choose_thresholds, describe_task, main_metric, score_task
+from glinerko.scoring.tasks import annotated_tasks, choose_thresholds, describe_task, score_main
 from glinerko.sharing.card import weights_digest
 from glinerko.sharing.page import write_report
 from glinerko.sharing.tables import evaluation_tables, evaluation_warnings
@@ -198,7 +198,7 @@ def main() -> None:
         scored = annotated_tasks(ours.examples, ours.prompt.tasks)
         result["task_comparisons"] = {task.name: compare_tasks(evaluations, task) for task in scored}
     if args.probe_base:
-        result["probe"] = probe(accelerator, ours, args, console)
+        result["probe"] = probe(accelerator, ours, args)
     if args.plain_gliner2 and labels:
         result["plain_gliner2"] = score_plain_gliner2(ours, args, accelerator)
 
@@ -288,22 +288,20 @@ def describe_tasks(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
 
 def compare_tasks(evaluations: Sequence[Evaluation], task: Task) -> list[dict[str, Any]]:
     """The models that were asked the same task, side by side on the same documents; see :func:`compare_scores`."""
-    metric = main_metric(task)
-
-    def shown(evaluation: Evaluation) -> float | None:
-        """The threshold, if the task has one."""
-        return None if task.kind == CLASSIFICATIONS and not task.multi_label else evaluation.thresholds[task.name]
-
     return compare_scores(
         [
-            (each.name, shown(each), score_task(each.examples, each.found, task)[metric])
+            (
+                each.name,
+                each.thresholds[task.name] if task.has_threshold else None,
+                score_main(each.examples, each.found, task),
+            )
             for each in evaluations
-            if each.prompt and task.name in each.thresholds
+            if task.name in each.thresholds
         ]
     )
 
 
-def probe(accelerator: Accelerator, ours: Evaluation, args: Arguments, console: Console) -> dict[str, Any]:
+def probe(accelerator: Accelerator, ours: Evaluation, args: Arguments) -> dict[str, Any]:
     """What the tasks that the model was not trained for are worth on small documents, before the training and now.
 
     Each model is asked these tasks alone, at gliner2's default threshold.
@@ -313,7 +311,7 @@ def probe(accelerator: Accelerator, ours: Evaluation, args: Arguments, console: 
     tasks = tuple(task for task in label_schema(rows).tasks if task.kind not in known)
     if not tasks:
         raise GlinerkoError(f"--probe_base: the model was trained for all tasks of {args.probe_file}")
-    asked, scores = LabelSchema((), {}, tasks), {}
+    asked, examples, scores = LabelSchema((), {}, tasks), list(map(Example.from_row, rows)), {}
     for name, model in (
         (args.probe_base, load_extractor(fetch(args.probe_base), map_location=accelerator.device)),
         (ours.name, ours.model),
@@ -321,10 +319,7 @@ def probe(accelerator: Accelerator, ours: Evaluation, args: Arguments, console: 
         read_faster(model)
         documents = model.split(rows, asked)
         predictions = predict_spans(model, documents, asked, batch_size=args.per_device_eval_batch_size)
-        examples, found = (
-            [Example.from_row(row) for row in rows],
-            predictions.found(dict.fromkeys((task.name for task in tasks), 0.5)),
-        )
+        found = predictions.found(dict.fromkeys((task.name for task in tasks), 0.5))
         scores[name] = {task.name: describe_task(examples, found, task, 0.5) for task in tasks}
     return {"file": args.probe_file, "documents": len(rows), "scores": scores}
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -52,14 +52,13 @@ from glinerko.corpus.rows import Example
 from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.splits import load_splits, shared_texts
 from glinerko.corpus.windows import WINDOW_OVERLAP, training_windows
-from glinerko.model.answers import Found
 from glinerko.model.extractor import SCORE_TOLERANCE, KoreanExtractor, load_and_compare
 from glinerko.model.lora import add_lora
 from glinerko.model.prediction import Predictions, predict_on_all_processes, predict_spans
 from glinerko.model.settings import Validation
 from glinerko.model.swap import swap_encoder, weight_checksum
 from glinerko.scoring.metrics import Scores, best_threshold, sweep
-from glinerko.scoring.tasks import Standing, annotated_tasks, choose_thresholds, main_metric, score_task
+from glinerko.scoring.tasks import Standing, annotated_tasks, choose_thresholds, score_main
 from glinerko.sharing.card import write_card
 from glinerko.sharing.publishing import prepare_repository, publish, verify_saved
 from glinerko.sharing.tables import data_table, piece_table, plan_table, score_table, swap_table
@@ -80,7 +79,7 @@ from glinerko.training.optimizer import (
 )
 from glinerko.training.run import Run, StopRequest, start_run
 from glinerko.training.speed import speed_up
-from glinerko.training.trial import RunPlan, peak_memory, wait_for
+from glinerko.training.trial import RunPlan, peak_memory, wait
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 PLANNED_STEPS, PLANNED_DOCUMENTS = 8, 40
@@ -405,16 +404,9 @@ def stand(training: Training, predictions: Predictions) -> Standing:
         threshold = best_threshold(by_threshold)
         scores = by_threshold[threshold]
     scored = annotated_tasks(examples, schema.tasks)
-    every = dict.fromkeys((task.name for task in schema.tasks), 0.5)
-
-    def find(at: Mapping[str, float]) -> list[Found]:
-        return predictions.found({**every, **at})
-
-    thresholds = choose_thresholds(examples, find, scored)
-    found = find(thresholds) if thresholds else []
-    tasks = {
-        task.name: (thresholds[task.name], score_task(examples, found, task)[main_metric(task)]) for task in scored
-    }
+    thresholds = choose_thresholds(examples, predictions.found, scored)
+    found = predictions.found(thresholds) if thresholds else []
+    tasks = {task.name: (thresholds[task.name], score_main(examples, found, task)) for task in scored}
     return Standing(threshold, scores, tasks)
 
 
@@ -519,10 +511,10 @@ def plan_run(training: Training, attention: str) -> None:
     longest = [training.windows[index] for index in longest_rows(training.windows, training.batch_size)]
 
     def seconds(action: Callable[[], object]) -> float:
-        wait_for(accelerator.device)
+        wait()
         begin = time.monotonic()
         action()
-        wait_for(accelerator.device)
+        wait()
         return time.monotonic() - begin
 
     def evaluate() -> None:

@@ -41,6 +41,17 @@ class RecordTarget:
     values: list[tuple[str, list[Offsets]]]
     chosen: list[tuple[str, str]]
 
+    @classmethod
+    def from_row(cls, entry: Mapping[str, Any], begin: int = 0) -> RecordTarget:
+        """The target in an entry of a row; offsets are then from ``begin``."""
+        values = [(v["label"], [(start - begin, end - begin) for start, end in v["spans"]]) for v in entry["values"]]
+        return cls(entry["task"], values, [(v["label"], v["text"]) for v in entry["chosen"]])
+
+    def to_row(self) -> dict[str, Any]:
+        """The entry that :meth:`from_row` reads."""
+        values = [{"label": label, "spans": spans} for label, spans in self.values]
+        return {"task": self.task, "values": values, "chosen": [{"label": n, "text": t} for n, t in self.chosen]}
+
 
 @dataclass(frozen=True)
 class TrainingWindow(Window):
@@ -249,6 +260,11 @@ class KoreanSchemaTransformer(SchemaTransformer):
                 torch.segment_reduce(token_embeddings[index, :end], self.token_pooling, lengths=pieces, unsafe=True)[1:]
             )
         return pooled, prompts
+
+
+def words_before(batch: PreprocessedBatch) -> list[int]:
+    """How many words stand before each text of a batch: the choices of structures."""
+    return [count - len(own) for count, own in zip(batch.text_word_counts, batch.start_mappings, strict=True)]
 
 
 def gliner2_schema(window: Window, schema: LabelSchema) -> dict[str, Any]:

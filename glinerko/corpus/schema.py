@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gliner2.processor import SchemaTransformer
@@ -51,6 +51,11 @@ class Task:
         lists = tuple(content["lists"])
         return cls(**{**content, "labels": labels, "descriptions": ordered, "examples": examples, "choices": choices,
                       "lists": lists})  # fmt: skip
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether answers are chosen by their score; of classes that exclude each other the best one is the answer."""
+        return self.kind != CLASSIFICATIONS or self.multi_label
 
     @property
     def score_labels(self) -> tuple[str, ...]:
@@ -192,8 +197,3 @@ def merge_tasks(declared: Iterable[Task]) -> tuple[Task, ...]:
                 record=known.record or task.record,
             )
     return tuple(merged.values())
-
-
-def tasks_to_list(tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """The tasks in a form for JSON; :meth:`Task.from_dict` reads each entry."""
-    return [asdict(task) for task in tasks]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from glinerko.common import check_unicode, kind_of
@@ -17,7 +18,6 @@ from glinerko.corpus.schema import (
     Task,
     check_labels,
     merge_tasks,
-    tasks_to_list,
 )
 
 TASK_KEYS = {"classifications": CLASSIFICATIONS, "relations": RELATIONS, "json_structures": STRUCTURES}
@@ -71,7 +71,7 @@ def parse_tasks(text: str, body: Mapping[str, Any]) -> dict[str, Any]:
         "annotated": [kind for kind in KINDS if kind in given],
         "classes": classes,
         "records": records,
-        "tasks": json.dumps(tasks_to_list(merge_tasks(tasks)), ensure_ascii=False),
+        "tasks": json.dumps(list(map(asdict, merge_tasks(tasks))), ensure_ascii=False),
     }
 
 

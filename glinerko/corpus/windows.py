@@ -199,15 +199,7 @@ def aligned_windows(row: Mapping[str, Any], labels: Sequence[str]) -> Iterator[t
     for number, (begin, window) in enumerate(row_windows(row, labels)):
         stop = begin + len(window.text)
         inside = sorted(Span(s - begin, e - begin, label) for s, e, label in targets if begin <= s and e <= stop)
-        records = [
-            RecordTarget(
-                each["task"],
-                [(value["label"], [(s - begin, e - begin) for s, e in value["spans"]]) for value in each["values"]],
-                [(value["label"], value["text"]) for value in each["chosen"]],
-            )
-            for each in row["record_targets"]
-            if each["window"] == number
-        ]
+        records = [RecordTarget.from_row(each, begin) for each in row["record_targets"] if each["window"] == number]
         asked = tuple(row["annotated"])
         yield begin, TrainingWindow(window.text, window.words, window.labels, inside, asked, classes, records)
 
@@ -260,15 +252,7 @@ def training_windows(aligned: Dataset, schema: LabelSchema) -> Dataset:
                 continue
             for _, window in aligned_windows(row, labels):
                 targets = [{"start": span.start, "end": span.end, "label": span.label} for span in window.targets]
-                records = [
-                    {
-                        "task": each.task,
-                        "values": [{"label": label, "spans": spans} for label, spans in each.values],
-                        "chosen": [{"label": label, "text": text} for label, text in each.chosen],
-                    }
-                    for each in window.records
-                    if each.task in tasks
-                ]
+                records = [each.to_row() for each in window.records if each.task in tasks]
                 cells = (
                     row["id"],
                     window.text,
@@ -298,14 +282,7 @@ def window_from_row(row: Mapping[str, Any]) -> TrainingWindow:
     """The window in a row of :func:`training_windows`."""
     targets = [Span(target["start"], target["end"], target["label"]) for target in row["targets"]]
     classes = {entry["task"]: entry["labels"] for entry in row["classes"]}
-    records = [
-        RecordTarget(
-            each["task"],
-            [(value["label"], value["spans"]) for value in each["values"]],
-            [(value["label"], value["text"]) for value in each["chosen"]],
-        )
-        for each in row["records"]
-    ]
+    records = list(map(RecordTarget.from_row, row["records"]))
     labels, asked = tuple(row["labels"]), tuple(row["asked"])
     return TrainingWindow(row["text"], row["words"], labels, targets, asked, classes, records)
 

@@ -57,10 +57,10 @@ class Prompt:
         """The lowest score of an answer to a task.
 
         Args:
-            thresholds: Other thresholds, by task.
+            thresholds: Other thresholds, by task; a task that is not in it keeps its own.
             field: One of a structure's, which may have a threshold of its own.
         """
-        if thresholds is not None:
+        if thresholds is not None and task in thresholds:
             return thresholds[task]
         if task in self.classifications:
             return self.classifications[task].get("cls_threshold", 0.5)

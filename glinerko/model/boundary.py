@@ -18,7 +18,7 @@ from gliner2.training.trainer import GLiNER2Trainer, TrainingConfig
 from gliner2.utils.device_errors import is_fatal_device_error
 
 from glinerko.common import SwapError, TrainingError, first_line
-from glinerko.corpus.processor import TrainingWindow, Window
+from glinerko.corpus.processor import TrainingWindow, Window, words_before
 from glinerko.corpus.rows import Offsets, Span
 from glinerko.corpus.schema import CLASSIFICATIONS, RELATIONS, STRUCTURES, LabelSchema
 from glinerko.corpus.windows import window_from_row
@@ -106,7 +106,7 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
         groups: dict[Any, set[Offsets]] = {}
         spans = [((start, end), label) for start, end, label in (span.key for span in window.targets)]
         for record in window.records:
-            spans += [(place, (record.task, name)) for name, places in record.values for place in map(tuple, places)]
+            spans += [(place, (record.task, name)) for name, places in record.values for place in places]
         for place, query in spans:
             groups.setdefault("" if self._one_pool else query, set()).add(place)
         boundaries = (len(set(side)) for spans in groups.values() for side in zip(*spans, strict=True))
@@ -178,10 +178,10 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
         scores = scores.masked_fill(~found.valid_mask, 0.0)
         words = max(batch.text_word_counts)
         best = scores.new_zeros(*scores.shape[:2], words).scatter_reduce(2, found.indices[..., 0], scores, "amax")
-        sizes = zip(batch.query_layouts, batch.text_word_counts, batch.start_mappings, strict=True)
+        sizes = zip(batch.query_layouts, words_before(batch), batch.text_word_counts, strict=True)
         return [
-            best[index, list(_entities(layout)), count - len(starts) : count].cpu()  # choices stand before the text
-            for index, (layout, count, starts) in enumerate(sizes)
+            best[index, list(_entities(layout)), first:count].cpu()
+            for index, (layout, first, count) in enumerate(sizes)
         ]
 
     @torch.no_grad()
@@ -192,13 +192,11 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
         found, targets = self(batch, gold_injection_prob=0.0).candidates, batch.targets
         same = (found.indices[:, :, None] == targets.mention_pairs[:, :, :, None]).all(-1)
         lost = targets.mention_mask & ~(same & found.valid_mask[:, :, None]).any(-1)
-        missing: list[list[Span]] = [[] for _ in windows]
+        missing, before = [[] for _ in windows], words_before(batch)
         for index, query, place in lost.nonzero().tolist():
             label = _entities(batch.query_layouts[index]).get(query)
             if label is not None:
-                # The choices of structures stand before the text.
-                before = batch.text_word_counts[index] - len(batch.start_mappings[index])
-                first, last = (position - before for position in targets.mention_pairs[index, query, place].tolist())
+                first, last = (at - before[index] for at in targets.mention_pairs[index, query, place].tolist())
                 words = windows[index].words
                 missing[index].append(Span(words[first][0], words[last - 1][1], label))
         return missing
@@ -210,7 +208,7 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
         self._shut = [0] * len(windows)
         counts, stops = batch.text_word_counts, [getattr(text, "full_stop", False) for text in batch.original_texts]
         last = torch.tensor([count if stop else -1 for count, stop in zip(counts, stops, strict=True)])
-        first = torch.tensor([count - len(words) for count, words in zip(counts, batch.start_mappings, strict=True)])
+        first = torch.tensor(words_before(batch))
         queries = max(len(layout.queries) for layout in batch.query_layouts)
         chosen = torch.zeros(len(windows), queries, dtype=torch.bool)
         for index, (layout, prompt) in enumerate(zip(batch.query_layouts, prompts, strict=True)):

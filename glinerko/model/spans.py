@@ -11,7 +11,7 @@ from gliner2.configuration import ExtractorConfig
 from gliner2.inference.engine import SpanExtractor
 from gliner2.processor import PreprocessedBatch
 
-from glinerko.corpus.processor import Window
+from glinerko.corpus.processor import Window, words_before
 from glinerko.corpus.schema import CLASSIFICATIONS
 from glinerko.model.architecture import Architecture, Prompt, WindowAnswer
 
@@ -209,10 +209,9 @@ class SpanScorer(Architecture, SpanExtractor):
             scores[kinds.index("entities")] if "entities" in kinds else None
             for scores, kinds in zip(logits, batch.task_types, strict=True)
         ]
-        sizes = map(len, batch.start_mappings)  # choices of structures stand before the text
         return [
-            None if scores is None else torch.sigmoid(scores[0, :, scores.shape[2] - words :].float()).cpu()
-            for scores, words in zip(of_entities, sizes, strict=True)
+            None if scores is None else torch.sigmoid(scores[0, :, first:].float()).cpu()
+            for scores, first in zip(of_entities, words_before(batch), strict=True)
         ]
 
     def best_starts(self, batch: PreprocessedBatch) -> list[torch.Tensor | None]:

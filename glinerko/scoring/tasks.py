@@ -80,9 +80,17 @@ TASK_METRICS: dict[str, dict[str, TaskMetric]] = {
 
 def score_task(examples: Sequence[Example], found: Sequence[Found], task: Task) -> dict[str, Scores]:
     """The scores of a task by every metric, on the documents that were annotated for it."""
+    return {name: _score(examples, found, task, metric) for name, metric in TASK_METRICS[task.kind].items()}
+
+
+def score_main(examples: Sequence[Example], found: Sequence[Found], task: Task) -> Scores:
+    """The scores of a task by the metric that chooses thresholds and models; see :func:`score_task`."""
+    return _score(examples, found, task, next(iter(TASK_METRICS[task.kind].values())))
+
+
+def _score(examples: Sequence[Example], found: Sequence[Found], task: Task, metric: TaskMetric) -> Scores:
     pairs = [(example, each) for example, each in zip(examples, found, strict=True) if is_annotated(example, task)]
-    chosen, answers = [example for example, _ in pairs], [each for _, each in pairs]
-    return {name: metric.score(chosen, answers, task) for name, metric in TASK_METRICS[task.kind].items()}
+    return metric.score([example for example, _ in pairs], [each for _, each in pairs], task)
 
 
 def choose_thresholds(
@@ -96,8 +104,7 @@ def choose_thresholds(
     by_threshold = {value: find({task.name: value for task in tasks}) for value in (THRESHOLDS if tasks else ())}
     chosen = {}
     for task in tasks:
-        metric = main_metric(task)
-        scores = {value: score_task(examples, found, task)[metric] for value, found in by_threshold.items()}
+        scores = {value: score_main(examples, found, task) for value, found in by_threshold.items()}
         chosen[task.name] = best_threshold(scores)
     return chosen
 
@@ -136,11 +143,6 @@ class Standing:
         return cls(content["threshold"], scores, tasks)
 
 
-def main_metric(task: Task) -> str:
-    """The metric by which thresholds and models are chosen."""
-    return next(iter(TASK_METRICS[task.kind]))
-
-
 def describe_task(
     examples: Sequence[Example], found: Sequence[Found], task: Task, threshold: float | None = None
 ) -> dict[str, Any]:
@@ -149,18 +151,23 @@ def describe_task(
     Args:
         threshold: The one in use; ``None`` for a classification with one class a document, which has none.
     """
-    single = task.kind == CLASSIFICATIONS and not task.multi_label
     documents = sum(is_annotated(example, task) for example in examples)
     record = {
         "kind": task.kind,
         "labels": list(task.labels),
-        "threshold": None if single else threshold,
+        "threshold": threshold if task.has_threshold else None,
         "documents": documents,
         "scores": {name: scores.to_dict() for name, scores in score_task(examples, found, task).items()},
     }
-    if single:
+    if not task.has_threshold:
         return {**record, "confusion": confusion(examples, found, task)}
     return record if task.kind == CLASSIFICATIONS else {**record, "invented": invented(examples, found, task)}
+
+
+def score_title(record: Mapping[str, Any], metric: str) -> str:
+    """The name for people of a metric in a record of :func:`describe_task`."""
+    # If each document has one class, the F1 over all classes is the accuracy.
+    return "accuracy" if "confusion" in record else TASK_METRICS[record["kind"]][metric].title
 
 
 def annotated_tasks(examples: Sequence[Example], tasks: Sequence[Task]) -> list[Task]:

@@ -24,7 +24,7 @@ from glinerko.model.extractor import ARCHITECTURES
 from glinerko.model.lora import ADAPTER_WEIGHTS
 from glinerko.model.settings import Settings
 from glinerko.scoring.metrics import METRICS, metric_title
-from glinerko.scoring.tasks import TASK_METRICS
+from glinerko.scoring.tasks import score_title
 from glinerko.sharing.page import save_plots, training_plot
 from glinerko.sharing.tables import code_span, escape_markdown
 from glinerko.training.arguments import DataArguments, ModelArguments, TrainingArguments
@@ -191,7 +191,7 @@ def _render(
         threshold=0.5 if settings.threshold is None else settings.threshold,
         max_width=config.get("max_width"),
         metrics=METRICS,
-        task_metrics=TASK_METRICS,
+        score_title=score_title,
         evaluation=evaluation,
         plain_splitter=max(("whitespace", "char"), key=lambda splitter: plain.get(splitter, 0.0)),
         validation=validation,

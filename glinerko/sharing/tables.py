@@ -18,7 +18,7 @@ from glinerko.model.swap import SwapReport
 from glinerko.scoring.analysis import ErrorClass
 from glinerko.scoring.learning_curve import Point
 from glinerko.scoring.metrics import METRICS, metric_title
-from glinerko.scoring.tasks import TASK_METRICS
+from glinerko.scoring.tasks import score_title
 
 if TYPE_CHECKING:
     from glinerko.training.trial import RunPlan
@@ -312,8 +312,7 @@ def task_tables(tasks: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     for name, record in tasks.items():
         at = "" if record["threshold"] is None else f" at threshold {record['threshold']:.2f}"
         for metric, each in record["scores"].items():
-            title = "accuracy" if "confusion" in record else TASK_METRICS[record["kind"]][metric].title
-            add(f"{name}: {title}{at}", each["overall"], "bold")
+            add(f"{name}: {score_title(record, metric)}{at}", each["overall"], "bold")
             if len(each["labels"]) > 1:
                 for label, score in each["labels"].items():
                     add(f"  {label}", score)
@@ -339,8 +338,10 @@ def probe_table(probe: Mapping[str, Any]) -> Table:
     for name in next(iter(probe["scores"].values())):
         records = [scores[name] for scores in probe["scores"].values()]
         metric = next(iter(records[0]["scores"]))
-        measured = "accuracy" if "confusion" in records[0] else TASK_METRICS[records[0]["kind"]][metric].title
-        table.add_row(f"{name}: {measured}", *(f"{each['scores'][metric]['overall']['f1']:.3f}" for each in records))
+        table.add_row(
+            f"{name}: {score_title(records[0], metric)}",
+            *(f"{each['scores'][metric]['overall']['f1']:.3f}" for each in records),
+        )
     return table
 
 

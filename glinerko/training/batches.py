@@ -17,7 +17,7 @@ from datasets import Dataset
 from gliner2.processor import PreprocessedBatch
 
 from glinerko.common import TrainingError
-from glinerko.corpus.processor import KoreanSchemaTransformer
+from glinerko.corpus.processor import KoreanSchemaTransformer, words_before
 from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.windows import window_from_row
 from glinerko.model.extractor import KoreanExtractor
@@ -56,11 +56,9 @@ class WindowCollator:
         """Replace all pieces of some words of each text by the mask token; prompts are not changed."""
         tokenizer = self.processor.tokenizer
         mask = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
-        for index, seed in enumerate(seeds):
+        for index, (seed, first) in enumerate(zip(seeds, words_before(batch), strict=True)):
             draw = random.Random(f"word dropout {seed}")
-            count = batch.text_word_counts[index]
-            first = count - len(batch.start_mappings[index])  # after the choices of structures
-            starts = batch.text_word_indices[index, first:count].tolist()
+            starts = batch.text_word_indices[index, first : batch.text_word_counts[index]].tolist()
             for start, end in pairwise([*starts, batch.original_lengths[index]]):
                 if draw.random() < self.word_dropout:
                     batch.input_ids[index, start:end] = mask

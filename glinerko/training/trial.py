@@ -88,9 +88,9 @@ def peak_memory(device: torch.device) -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def wait_for(device: torch.device) -> None:
+def wait() -> None:
     """Wait until the device has done what it was asked to."""
-    if device.type != "cpu":
+    if torch.accelerator.is_available():
         torch.accelerator.synchronize()
 
 
@@ -114,7 +114,7 @@ def estimate_run(
     begin = 0.0
     for step in range(STEPS + 1):
         if step == 1:
-            wait_for(accelerator.device)
+            wait()
             begin = time.perf_counter()
         rows = [windows[index] for index in drawn.choices(range(len(windows)), k=batch_size)]
         batch = send_to_device(collate(rows)["batch"], accelerator.device)
@@ -123,7 +123,7 @@ def estimate_run(
         accelerator.backward(model.summed_losses(outputs, len(batch))[0])
         optimizer.step()
         optimizer.zero_grad()
-    wait_for(accelerator.device)
+    wait()
     speed = STEPS * batch_size / (time.perf_counter() - begin)
     peak = peak_memory(accelerator.device)
     return RunEstimate(str(accelerator.device), len(windows), speed, len(windows) / speed / 60, peak / 1e9)

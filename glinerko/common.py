@@ -10,12 +10,15 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TextIO, TypeVar
 
 import yaml
+from fsspec.compression import compr
+from fsspec.utils import infer_compression
 from huggingface_hub.utils.sha import sha_fileobj
 
 __version__ = "0.1.0"
@@ -64,20 +67,22 @@ def first_line(error: BaseException) -> str:
 def read_lines(file: str | Path | None) -> Iterator[str]:
     """The lines of a UTF-8 file, or of standard input for ``None``, without their ends and without a byte order mark.
 
-    The encoding of the console does not matter.
+    The encoding of the console does not matter. A file named .gz, .xz, .zst, .bz2 or .zip is decompressed.
 
     Raises:
         DataError: The file cannot be read or is not UTF-8.
     """
     name = "standard input" if file is None else file
+    decompress = None if file is None else compr[infer_compression(str(file))]
     try:
-        with open(0 if file is None else file, encoding="utf-8-sig", closefd=file is not None) as content:
-            for line in content:
+        with open(0 if file is None else file, "rb", closefd=file is not None) as raw, ExitStack() as stack:
+            content = stack.enter_context(decompress(raw, mode="rb")) if decompress else raw
+            for line in stack.enter_context(TextIOWrapper(content, encoding="utf-8-sig")):
                 yield line.removesuffix("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: not UTF-8; save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # each kind of compressed file has its own errors
+        raise DataError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or first_line(error)})") from error
 
 
 def read_yaml(file: str | Path, expected: str, parse: Callable[[Any], T]) -> T:

@@ -5,8 +5,10 @@
         --train_file notes.txt --learning_rate 5e-5 --num_train_epochs 3 --output_dir outputs/hospital-encoder
 
 Masked language modelling with whole words masked. The text is plain, one document a line, or JSON lines with a "text";
-labels are not read. Without --init_from a small encoder is trained from random weights, with a WordPiece vocabulary of
-the corpus. OUTPUT_DIR/encoder has the layout of a published encoder: pass it as --korean_encoder to
+labels are not read. Files can be compressed (.gz, .xz, .zst, .bz2, .zip). Text of any size is tokenized once, into a
+file of the `datasets` cache, and needs no more memory than a small one. A document that occurs again is left out.
+Without --init_from a small encoder is trained from random weights, with a WordPiece vocabulary of the corpus.
+OUTPUT_DIR/encoder has the layout of a published encoder: pass it as --korean_encoder to
 train_gliner2_korean_encoder.py. A run that is stopped writes a checkpoint; --resume_from_checkpoint latest continues.
 """
 
@@ -18,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import skip_first_batches
 from accelerate.utils import set_seed
@@ -25,18 +28,15 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import DebertaV2ForMaskedLM, PreTrainedTokenizerFast, get_scheduler
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from glinerko.cli import CONTENT, RESULT, option, parse_arguments
 from glinerko.cli import run as run_script
-from glinerko.common import DataError, Stopped, TrainingError, write_json
-from glinerko.corpus.reading import read_texts
+from glinerko.common import Stopped, TrainingError, write_json
 from glinerko.model.swap import weight_checksum
 from glinerko.training.arguments import RunArguments
 from glinerko.training.checkpoints import (
     HISTORY,
     TRAINING_ARGUMENTS,
-    dataset_digest,
     find_resumed,
     run_identity,
     save_checkpoint,
@@ -44,25 +44,37 @@ from glinerko.training.checkpoints import (
 )
 from glinerko.training.optimizer import MAX_GRADIENT_NORM
 from glinerko.training.pretraining import (
-    SPECIAL_TOKENS,
     MaskedLanguageModel,
     WholeWordCollator,
-    cut_texts,
     encoder_config,
     load_masked_language_model,
     save_encoder,
-    word_piece_tokenizer,
 )
 from glinerko.training.run import Run, start_run
 from glinerko.training.speed import speed_up
+from glinerko.training.texts import (
+    DUPLICATE,
+    HELD_OUT,
+    SPECIAL_TOKENS,
+    choose_validation,
+    load_documents,
+    pack_texts,
+    rows_digest,
+    word_piece_tokenizer,
+)
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample" / "train.jsonl"
 ENCODER = "encoder"
+VALIDATION_DOCUMENTS = 2_000
 
 
 @dataclass
 class Arguments(RunArguments):
     train_file: list[str] | None = option(None, "JSON lines or a document a line (default: the sample)", CONTENT)
+    dataset_name: str | None = option(None, "data set with a column 'text', on the Hub or a directory", CONTENT)
+    held_out_file: str | None = option(
+        None, "documents kept out of the text: any that shares 13 words in a row with one is left out", CONTENT
+    )
     output_dir: str = option("outputs/encoder-pretraining", "directory for everything that the run writes")
     init_from: str | None = option(None, "DeBERTa-v2, or a GLiNER2 with one (default: random weights)", CONTENT)
     hidden_size: int = option(256, "width of an encoder with random weights", RESULT, at_least=32, multiple_of=32)
@@ -72,10 +84,10 @@ class Arguments(RunArguments):
     )
     common_pieces: int = option(8000, "pieces of a new vocabulary, besides single characters", RESULT, at_least=0)
     min_frequency: int = option(3, "occurrences in the text that a piece of a new vocabulary needs", RESULT, at_least=1)
-    max_length: int = option(256, "pieces in a row; longer documents are cut", RESULT, at_least=16)
+    max_length: int = option(256, "pieces in a row; rows are filled with documents, and cut them", RESULT, at_least=16)
     mlm_probability: float = option(0.15, "share of the words that are masked", RESULT, above=0, at_most=1)
     validation_split: float = option(
-        0.05, "share of the documents that is only used to measure", RESULT, above=0, below=1
+        0.05, "share of the documents that is only used to measure, 2,000 at most", RESULT, above=0, below=1
     )
     learning_rate: float = option(5e-4, "peak learning rate", RESULT, above=0, below=1)
     num_train_epochs: int = option(20, "passes over the text", RESULT, at_least=1)
@@ -94,8 +106,6 @@ class Pretraining:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     loader: DataLoader
     collator: WholeWordCollator
-    order: torch.Generator
-    """Shuffles the rows of an epoch."""
     identity: dict[str, Any]
     step: int = 0
     sums: torch.Tensor = None
@@ -109,14 +119,19 @@ def main() -> None:
     accelerator, console = run.accelerator, run.console
 
     # 1. The text, the model and its tokenizer.
-    parts = read_documents(args, console)
-    model, tokenizer = make_model(args, parts["train"], console)
+    if args.train_file is None and args.dataset_name is None:
+        console.rule("No --train_file: training on the bundled sample corpus, good for a demo only", style="yellow")
+        args.train_file = [str(SAMPLE)]
     with accelerator.main_process_first():
-        rows, held_out = (cut_texts(parts[name], tokenizer, args.max_length) for name in ("train", "test"))
+        documents, left_out = load_documents(args.train_file or [], args.dataset_name, args.held_out_file)
+        drawn = choose_validation(documents, args.validation_split, VALIDATION_DOCUMENTS, args.seed)
+        model, tokenizer = make_model(args, documents, drawn, console)
+        rows = pack_texts(documents, tokenizer, args.max_length, drawn)
+        held_out = pack_texts(documents.select(drawn), tokenizer, args.max_length)
     console.print(
-        f"{len(parts['train']):,} documents, {sum(rows['length']):,} pieces in {len(rows):,} rows; "
-        f"{len(parts['test']):,} documents held out; {model.num_parameters() / 1e6:.1f}M parameters, "
-        f"{len(tokenizer):,} tokens",
+        f"{len(documents):,} documents, {len(rows):,} rows of {args.max_length} pieces; {len(drawn):,} to measure, "
+        f"{left_out[DUPLICATE]:,} duplicates left out, {left_out[HELD_OUT]:,} with words of held-out documents\n"
+        f"{model.num_parameters() / 1e6:.1f}M parameters, {len(tokenizer):,} tokens",
     )
     if accelerator.is_main_process:
         write_json(run.output_dir / TRAINING_ARGUMENTS, asdict(args))
@@ -124,12 +139,14 @@ def main() -> None:
     # 2. Optimizer, batches and schedule.
     model.to(accelerator.device)
     attention = speed_up(model, model.deberta, args.attention_backend, accelerator)
-    training = prepare(model, tokenizer, rows, args, run)
+    separate = attention.startswith("eager")
+    training = prepare(MaskedLanguageModel(model, separate), tokenizer, rows, args, run)
     resume(training)
     console.print(
         f"Training {args.num_train_epochs} epochs of {len(training.loader)} steps of "
         f"{args.per_device_train_batch_size * accelerator.num_processes} rows on {accelerator.num_processes} × "
-        f"{accelerator.device.type}, precision {accelerator.mixed_precision}, attention {attention}"
+        f"{accelerator.device.type}, precision {accelerator.mixed_precision}, attention {attention}, "
+        f"{'inside documents' if separate else 'across the documents of a row'}"
     )
 
     # 3. The training.
@@ -176,7 +193,7 @@ def train_epoch(training: Pretraining, epoch: int) -> int:
     """
     args, run, accelerator, loader = training.args, training.run, training.run.accelerator, training.loader
     training.collator.epoch = epoch
-    training.order.manual_seed(args.seed + epoch)
+    loader.set_epoch(epoch)
     training.masked.train()
     seen, done = 0, training.step - (epoch - 1) * len(loader)
     for batch in skip_first_batches(loader, done) if done else loader:
@@ -193,7 +210,7 @@ def train_epoch(training: Pretraining, epoch: int) -> int:
         training.optimizer.zero_grad()
         training.step += 1
         training.sums += everywhere[:3]
-        seen += int(batch["attention_mask"].sum())
+        seen += int((batch["documents"] > 0).sum())
         training.bar.set_postfix(loss=f"{everywhere[0] / everywhere[2]:.3f}", refresh=False)
         training.bar.update()
         if everywhere[3]:
@@ -227,47 +244,42 @@ def resume(training: Pretraining) -> None:
 
 
 def prepare(
-    model: DebertaV2ForMaskedLM, tokenizer: PreTrainedTokenizerFast, rows: Dataset, args: Arguments, run: Run
+    model: MaskedLanguageModel, tokenizer: PreTrainedTokenizerFast, rows: Dataset, args: Arguments, run: Run
 ) -> Pretraining:
     """Make the optimizer, the batches and the schedule, and let Accelerate prepare them."""
-    accelerator, order, initial_weights = run.accelerator, torch.Generator(), weight_checksum(model)
+    accelerator, initial_weights = run.accelerator, weight_checksum(model.model)
     collator = WholeWordCollator(tokenizer, args.mlm_probability, args.seed)
-    size = args.per_device_train_batch_size
-    sampler = LengthGroupedSampler(size, lengths=rows["length"][:], generator=order)
-    loader = DataLoader(rows, batch_size=size, sampler=sampler, collate_fn=collator)
+    loader = DataLoader(
+        rows.with_format("numpy"), batch_size=args.per_device_train_batch_size, shuffle=True, collate_fn=collator
+    )
     decaying = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
     groups = [{"params": decaying, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}]
     masked, optimizer, loader = accelerator.prepare(
-        MaskedLanguageModel(model), torch.optim.AdamW(groups, lr=args.learning_rate, fused=True), loader
+        model, torch.optim.AdamW(groups, lr=args.learning_rate, fused=True), loader
     )
     total = args.num_train_epochs * len(loader)
     scheduler = get_scheduler("linear", optimizer, math.ceil(args.warmup_ratio * total), total)
     accelerator.register_for_checkpointing(scheduler)
-    content = {"text": dataset_digest(rows), "initial_weights": initial_weights}
+    content = {"text": rows_digest(rows), "initial_weights": initial_weights}
     identity = run_identity(args, processes=accelerator.num_processes, **content)
     sums = torch.zeros(3, device=accelerator.device)
-    return Pretraining(run, args, masked, optimizer, scheduler, loader, collator, order, identity, sums=sums)
+    return Pretraining(run, args, masked, optimizer, scheduler, loader, collator, identity, sums=sums)
 
 
-def read_documents(args: Arguments, console: Any) -> dict[str, Dataset]:
-    """The documents to train on (``train``) and to measure with (``test``)."""
-    if args.train_file is None:
-        console.rule("No --train_file: training on the bundled sample corpus, good for a demo only", style="yellow")
-    texts = Dataset.from_dict({"text": [t for file in args.train_file or [str(SAMPLE)] for _, t in read_texts(file)]})
-    if math.ceil(args.validation_split * len(texts)) == len(texts):
-        raise DataError(f"--validation_split {args.validation_split} of {len(texts)} documents leaves none to train on")
-    return texts.train_test_split(args.validation_split, seed=args.seed)
-
-
-def make_model(args: Arguments, texts: Dataset, console: Any) -> tuple[DebertaV2ForMaskedLM, PreTrainedTokenizerFast]:
-    """The published model to adapt, or a new one with a vocabulary of ``texts``."""
+def make_model(
+    args: Arguments, documents: Dataset, drawn: np.ndarray, console: Any
+) -> tuple[DebertaV2ForMaskedLM, PreTrainedTokenizerFast]:
+    """The published model to adapt, or a new one with a vocabulary of the ``documents`` that are not ``drawn``."""
     if args.init_from:
         model, tokenizer, new_head = load_masked_language_model(args.init_from)
         if new_head:
             console.print(f"{args.init_from} has no language model head: a new one is trained", style="yellow")
         return model, tokenizer
-    pieces = word_piece_tokenizer(texts["text"][:], args.common_pieces, args.min_frequency)
+    measured = set(drawn.tolist())
+    texts = (row["text"] for index, row in enumerate(documents) if index not in measured)
+    shown = tqdm(texts, "Counting words", len(documents) - len(drawn), unit="document", disable=None, leave=False)
+    pieces = word_piece_tokenizer(shown, args.common_pieces, args.min_frequency)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, model_max_length=512, **SPECIAL_TOKENS)
     config = encoder_config(args.hidden_size, args.num_hidden_layers, len(tokenizer), args.attention_dropout)
     return DebertaV2ForMaskedLM(config), tokenizer

@@ -18,7 +18,7 @@ from datasets import Dataset
 
 from glinerko.common import TrainingError
 from glinerko.corpus import words
-from glinerko.training.pretraining import word_piece_tokenizer
+from glinerko.training.texts import word_piece_tokenizer
 
 NEED_A_GPU = {"waits", "fsdp", "compile"}
 

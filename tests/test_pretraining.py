@@ -2,26 +2,37 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
+import zstandard
 from conftest import PYTHON, SAMPLE
 from datasets import Dataset
 from test_scripts import LAUNCH, one_line_error, run
 from test_swap import roberta
 from transformers import AutoTokenizer, DebertaV2ForMaskedLM, PreTrainedTokenizerFast
 
-from glinerko.common import file_digest
+from glinerko.common import DataError, file_digest, write_json_lines
 from glinerko.corpus.tokens import load_encoder_tokenizer
 from glinerko.model.extractor import load_extractor
 from glinerko.model.swap import swap_encoder
+from glinerko.training import texts
 from glinerko.training.pretraining import (
-    SPECIAL_TOKENS,
     MaskedLanguageModel,
     WholeWordCollator,
-    cut_texts,
     encoder_config,
     load_masked_language_model,
+    read_rows,
+)
+from glinerko.training.texts import (
+    DUPLICATE,
+    HELD_OUT,
+    SHARED_WORDS,
+    SPECIAL_TOKENS,
+    choose_validation,
+    load_documents,
+    pack_texts,
     word_piece_tokenizer,
 )
 
@@ -42,54 +53,131 @@ def test_vocabulary_has_common_beginnings_and_ends_of_words_and_spells_the_rest(
     assert word_piece_tokenizer(TEXTS[::-1], 100, 3).get_vocab() == tokenizer.get_vocab()
 
 
-def test_whole_words_are_masked_and_by_seed_epoch_and_row_alone(tokenizer):
-    rows = cut_texts(Dataset.from_dict({"text": TEXTS}), tokenizer, 16)
-    first = rows.select(range(4)).to_list()
+def documents_of(*texts):
+    return Dataset.from_dict({"text": list(texts), "left_out": [""] * len(texts)})
+
+
+def test_rows_are_full_and_lose_nothing(tokenizer):
+    rows = pack_texts(documents_of(*TEXTS), tokenizer, 16)
+    ids, words = rows["input_ids"][:], rows["words"][:]
+    assert [len(row) for row in ids[:-1]] == [16] * (len(ids) - 1)
+    assert all(row[0] == tokenizer.cls_token_id and row[-1] == tokenizer.sep_token_id for row in ids)
+    separator = [tokenizer.sep_token_id]
+    whole = [piece for text in TEXTS for piece in tokenizer(text, add_special_tokens=False)["input_ids"] + separator]
+    assert [piece for row in ids for piece in row[1:-1]] == whole[:-1]
+    for row, numbers in zip(ids, words, strict=True):
+        assert [number < 0 for number in numbers] == [piece in tokenizer.all_special_ids for piece in row]
+        continued = [piece.startswith("##") for piece in tokenizer.convert_ids_to_tokens(row)]
+        own = [(number, more) for number, more in zip(numbers, continued, strict=True) if number >= 0]
+        assert own[0][0] == 0
+        assert all(after - before == 1 - more for (before, _), (after, more) in pairwise(own))
+
+
+def test_documents_left_out_and_those_to_measure_are_in_no_row(tokenizer):
+    documents = Dataset.from_dict({"text": ["당뇨병", "", "고혈압", "환자"], "left_out": ["", DUPLICATE, "", ""]})
+    drawn = choose_validation(documents, 0.3, 9, seed=1)
+    assert len(drawn) == 1
+    kept = [text for index, text in enumerate(documents["text"]) if text and index not in drawn]
+    assert pack_texts(documents, tokenizer, 16, drawn)["input_ids"][:] == [
+        tokenizer(f" {tokenizer.sep_token} ".join(kept))["input_ids"]
+    ]
+    assert len(choose_validation(documents, 0.9, 1, seed=1)) == 1
+    with pytest.raises(DataError, match="leaves none to train on"):
+        choose_validation(documents, 0.9, 9, seed=1)
+
+
+def test_a_document_is_read_once_and_none_that_shares_words_with_a_held_out_one(tmp_path):
+    run_of_words = " ".join(f"낱말{index}" for index in range(SHARED_WORDS))
+    held_out = tmp_path / "held-out.jsonl"
+    write_json_lines(held_out, [{"text": f"앞 {run_of_words} 뒤"}, {"text": "짧은 문서"}])
+    first, second = tmp_path / "a.txt.zst", tmp_path / "b.jsonl"
+    first.write_bytes(zstandard.compress("당뇨병 환자\n짧은  문서\n짧은 문서 하나\n".encode()))
+    more = ["당뇨병환자", f"다른 {run_of_words} 말", run_of_words.rsplit(" ", 1)[0]]
+    write_json_lines(second, ({"text": text} for text in more))
+    documents, left_out = load_documents([str(first), str(second)], held_out_file=str(held_out))
+    assert left_out == {DUPLICATE: 1, HELD_OUT: 2}
+    assert documents["left_out"][:] == ["", HELD_OUT, "", DUPLICATE, HELD_OUT, ""]
+    assert [text for text in documents["text"] if text] == ["당뇨병 환자", "짧은 문서 하나", more[2]]
+    plain = tmp_path / "held-out.txt"
+    plain.write_text("짧은 문서\n당뇨병 환자", encoding="utf-8")
+    assert load_documents([str(first), str(second)], held_out_file=str(plain))[1] == {HELD_OUT: 3}
+    with pytest.raises(DataError, match="no text is left"):
+        load_documents([str(plain)], held_out_file=str(plain))
+    with pytest.raises(DataError, match=r"c.txt: no such file"):
+        load_documents([str(tmp_path / "c.txt")])
+    second.write_text('{"text": 1}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"b.jsonl, line 1"):
+        load_documents([str(first), str(second)])
+
+
+def test_texts_of_a_data_set_are_read(tmp_path):
+    (tmp_path / "set").mkdir()
+    Dataset.from_dict({"text": TEXTS[:3]}).to_parquet(tmp_path / "set" / "train.parquet")
+    documents, left_out = load_documents([], str(tmp_path / "set"))
+    assert (documents["text"][:], left_out) == (TEXTS[:3], {})
+    with pytest.raises(DataError, match="data set"):
+        load_documents([], str(tmp_path / "none"))
+
+
+def test_words_beyond_the_limit_are_forgotten_and_their_characters_kept(monkeypatch):
+    monkeypatch.setattr(texts, "COUNTED_WORDS", 3)
+    words = [*TEXTS, *(f"{a}{b}" for a in "뙧뙨" for b in "뙩뙪뙫뙬")]
+    vocabulary = word_piece_tokenizer(words, 100, 3).get_vocab()
+    assert "환자에게" in vocabulary
+    assert all(character in vocabulary for character in "뙧뙨뙩뙪뙫뙬")
+
+
+def test_whole_words_are_masked_and_by_seed_epoch_and_rows_alone(tokenizer):
+    rows = pack_texts(documents_of(*TEXTS), tokenizer, 16).to_list()
     collator = WholeWordCollator(tokenizer, 0.4)
-    batch = collator(first)
+    batch = collator(rows)
     masked = batch["labels"] != -100
     assert masked.any()
     assert (batch["input_ids"][masked] == tokenizer.mask_token_id).all()
-    for ids, labels, row in zip(batch["input_ids"], batch["labels"], first, strict=True):
-        kept = torch.where(labels == -100, ids, labels)[: len(row["input_ids"])].tolist()
-        assert kept == row["input_ids"]  # nothing else was touched
-        words: dict[int, set] = {}
-        word = -1
-        previous = None
-        for (start, end), label, special in zip(
-            row["offset_mapping"], labels.tolist(), row["special_tokens_mask"], strict=False
-        ):
-            if special:
-                assert label == -100
-                continue
-            word += start != previous
-            previous = end
-            words.setdefault(word, set()).add(label != -100)
-        assert all(len(states) == 1 for states in words.values())
+    for index, row in enumerate(rows):
+        size = len(row["input_ids"])
+        original = torch.where(masked, batch["labels"], batch["input_ids"])[index]
+        assert original[:size].tolist() == row["input_ids"]  # nothing else was touched
+        assert (original[size:] == tokenizer.pad_token_id).all()
+        states: dict[int, set] = {}
+        for number, hidden in zip(row["words"], masked[index].tolist(), strict=False):
+            states.setdefault(number, set()).add(hidden)
+        assert states.pop(-1) == {False}
+        assert all(len(each) == 1 for each in states.values())
+    numbers = batch["documents"][0].tolist()
+    assert numbers == [1 + row.count(tokenizer.sep_token_id) for row in ([0, *rows[0]["input_ids"]][:end] for end in
+                       range(1, 17))]  # fmt: skip
+    assert batch["documents"][-1, len(rows[-1]["input_ids"]) :].eq(0).all()
     torch.rand(3)  # the state of torch's generator is of no account
-    torch.testing.assert_close(collator(first)["labels"], batch["labels"])
+    torch.testing.assert_close(collator(rows)["labels"], batch["labels"])
     collator.epoch = 1
-    assert not torch.equal(collator(first)["labels"], batch["labels"])
-
-
-def test_long_texts_are_cut_and_lose_nothing(tokenizer):
-    text = " ".join(TEXTS)
-    rows = cut_texts(Dataset.from_dict({"text": [text]}), tokenizer, 16)
-    assert max(rows["length"]) <= 16
-    pieces = [piece for row in rows["input_ids"] for piece in row[1:-1]]
-    assert pieces == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert not torch.equal(collator(rows)["labels"], batch["labels"])
 
 
 def test_loss_is_that_of_transformers_on_the_masked_pieces(tokenizer):
     torch.manual_seed(0)
     model = DebertaV2ForMaskedLM(encoder_config(32, 1, len(tokenizer))).eval()
-    batch = WholeWordCollator(tokenizer, 0.4)(
-        cut_texts(Dataset.from_dict({"text": TEXTS}), tokenizer, 16).select(range(4)).to_list()
-    )
+    batch = WholeWordCollator(tokenizer, 0.4)(pack_texts(documents_of(*TEXTS), tokenizer, 16).to_list())
     loss, right, words = MaskedLanguageModel(model)(**batch)
-    assert words == (batch["labels"] != -100).sum()
-    torch.testing.assert_close(loss / words, model(**batch).loss)
-    assert 0 <= right <= words
+    mask = (batch["documents"] > 0).long()
+    logits = model(batch["input_ids"], attention_mask=mask, labels=batch["labels"])
+    masked = batch["labels"] != -100
+    assert words == masked.sum()
+    torch.testing.assert_close(loss / words, logits.loss)
+    assert right == (logits.logits.argmax(-1) == batch["labels"])[masked].sum()
+
+
+def test_documents_of_a_row_are_kept_apart_where_the_attention_can(tokenizer):
+    torch.manual_seed(0)
+    encoder = DebertaV2ForMaskedLM(encoder_config(32, 2, len(tokenizer))).deberta.eval()
+    (row,) = pack_texts(documents_of(*TEXTS[:2]), tokenizer, 64).to_list()
+    batch = WholeWordCollator(tokenizer, 0.01)([row])
+    ids, documents = batch["input_ids"], batch["documents"]
+    first = int((documents == 1).sum())
+    alone = encoder(ids[:, :first], attention_mask=torch.ones(1, first, dtype=torch.long)).last_hidden_state
+    apart, together = (read_rows(encoder, ids, documents, separate) for separate in (True, False))
+    torch.testing.assert_close(apart[:, :first], alone)
+    assert not torch.allclose(together[:, :first], alone, atol=1e-3)
 
 
 @pytest.fixture(scope="module")

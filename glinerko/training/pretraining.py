@@ -1,35 +1,22 @@
-"""Pre-training an encoder: its config, tokenizer, masked language model, batches and files."""
+"""Pre-training an encoder: its config, masked language model, batches and files."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import (
-    DataCollatorForLanguageModeling,
-    DebertaV2Config,
-    DebertaV2ForMaskedLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import DebertaV2Config, DebertaV2ForMaskedLM, DebertaV2Model, PreTrainedTokenizerFast
+from xxhash import xxh3_64_intdigest
 
 from glinerko.common import LoadError, first_line
 from glinerko.corpus.tokens import load_encoder_tokenizer, restore_tokenizer_class
 from glinerko.hub import fetch, load_config, read_config
 from glinerko.model.extractor import load_extractor
-
-SPECIAL_TOKENS = {
-    "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]",
-}  # fmt: skip
-# The 2,350 syllables of KS X 1001. A Korean vocabulary contains each of them, at the start of a word and inside one.
-SYLLABLES = [bytes([lead, trail]).decode("euc-kr") for lead in range(0xB0, 0xC9) for trail in range(0xA1, 0xFF)]
-ASCII = [chr(code) for code in range(33, 127)]
+from glinerko.training.texts import SPECIAL_TOKENS
 
 
 def encoder_config(hidden_size: int, layers: int, vocab_size: int, attention_dropout: float = 0.1) -> DebertaV2Config:
@@ -55,125 +42,83 @@ def encoder_config(hidden_size: int, layers: int, vocab_size: int, attention_dro
     )
 
 
-def word_piece_tokenizer(
-    texts: Sequence[str], common_pieces: int = 6000, min_count: int = 8, min_size: int = 0
-) -> Tokenizer:
-    """A WordPiece tokenizer of the most frequent beginnings and ends of words, and of single characters.
-
-    Rare names are cut into characters, so that names never seen look like names that were. The trainers of the
-    tokenizers library break ties at random; this gives the same vocabulary at every build.
+class MaskedLanguageModel(torch.nn.Module):
+    """A DeBERTa-v2 whose language model head runs on the masked pieces only.
 
     Args:
-        common_pieces: The greatest number of pieces with more than one character.
-        min_count: The number of times that such a piece must occur.
-        min_size: The least number of tokens; unused ones are added.
+        separate: Whether the attention in use can keep the documents of a row apart; eager attention can.
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    words = Counter()
-    for text in texts:
-        normal = tokenizer.normalizer.normalize_str(text)
-        words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
-    counts = Counter()
-    for word, count in words.items():
-        for cut in range(1, len(word)):
-            counts[word[:cut]] += count
-            counts[f"##{word[cut:]}"] += count
-        counts[word] += count
-    common = sorted((p for p, count in counts.items() if count >= min_count), key=lambda p: (-counts[p], p))
-    seen = sorted({character for word in words for character in word})
-    characters = list(dict.fromkeys([*SYLLABLES, *ASCII, *seen]))
-    pieces = [*SPECIAL_TOKENS.values(), *common[:common_pieces], *characters, *(f"##{c}" for c in characters)]
-    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-    vocabulary |= {f"[unused{index}]": index for index in range(len(vocabulary), min_size)}
-    tokenizer.model = models.WordPiece(vocabulary, unk_token=SPECIAL_TOKENS["unk_token"])
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    return tokenizer
 
-
-class MaskedLanguageModel(torch.nn.Module):
-    """A DeBERTa-v2 whose language model head runs on the masked pieces only."""
-
-    def __init__(self, model: DebertaV2ForMaskedLM):
+    def __init__(self, model: DebertaV2ForMaskedLM, separate: bool = False):
         super().__init__()
-        self.model = model
+        self.model, self.separate = model, separate
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+        self, input_ids: torch.Tensor, documents: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """All arguments are ``[texts, pieces]``; ``labels`` are -100 for pieces that are not masked.
+        """All arguments are ``[rows, pieces]``.
+
+        Args:
+            documents: The number of each piece's document in its row, from 1; 0 for padding.
+            labels: The masked pieces, -100 elsewhere.
 
         Returns:
             The sum of the cross-entropies in nats, the number of masked pieces predicted right, and of all masked ones.
         """
-        states = self.model.deberta(input_ids, attention_mask=attention_mask).last_hidden_state
+        states = read_rows(self.model.deberta, input_ids, documents, self.separate)
         masked = labels != -100
         if self.model.legacy:
             logits = self.model.cls(states[masked])
         else:
             logits = self.model.lm_predictions(states[masked], self.model.deberta.embeddings.word_embeddings)
         wanted = labels[masked]
-        return (
-            F.cross_entropy(logits.float(), wanted, reduction="sum"),
-            (logits.argmax(-1) == wanted).sum(),
-            masked.sum(),
-        )
+        right = logits.gather(-1, wanted[:, None])[:, 0] >= logits.amax(-1)  # amax is faster than argmax on a CPU
+        return F.cross_entropy(logits.float(), wanted, reduction="sum"), right.sum(), masked.sum()
+
+
+def read_rows(
+    encoder: DebertaV2Model, input_ids: torch.Tensor, documents: torch.Tensor, separate: bool
+) -> torch.Tensor:
+    """The states ``[rows, pieces, hidden]`` of packed rows; if ``separate``, a piece sees its own document only."""
+    if not separate:
+        return encoder(input_ids, attention_mask=(documents > 0).long()).last_hidden_state
+    # The model itself takes no mask of pairs, its parts do.
+    states = encoder.embeddings(input_ids, mask=(documents > 0).long())
+    pairs = (documents[:, None, :] == documents[:, :, None]) & (documents > 0)[:, :, None]
+    return encoder.encoder(states, pairs.long(), output_hidden_states=False).last_hidden_state
 
 
 @dataclass
 class WholeWordCollator:
-    """Makes batches of :func:`cut_texts` with whole words masked, chosen by seed, epoch and rows only."""
+    """Makes batches of :func:`glinerko.training.texts.pack_texts` with whole words masked.
+
+    The words are chosen by seed, epoch and the content of the batch only.
+    """
 
     tokenizer: PreTrainedTokenizerFast
     mlm_probability: float = 0.15
     seed: int = 42
     epoch: int = 0
 
-    def __post_init__(self):
-        self._mask = DataCollatorForLanguageModeling(
-            self.tokenizer,
-            whole_word_mask=True,
-            mlm_probability=self.mlm_probability,
-            mask_replace_prob=1.0,
-            random_replace_prob=0.0,  # the library supports no random replacement of whole words
-        )
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """``input_ids``, ``attention_mask`` and ``labels``, each ``[texts, pieces]``."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.seed, self.epoch, *(row["row"] for row in rows))) % 2**63)
-            longest = max(len(row["input_ids"]) for row in rows)
-            padded = [
-                {
-                    **{name: row[name] for name in ("input_ids", "attention_mask", "special_tokens_mask")},
-                    "offset_mapping": [*row["offset_mapping"], *[[0, 0]] * (longest - len(row["input_ids"]))],
-                }
-                for row in rows
-            ]
-            return dict(self._mask(padded))
+    def __call__(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, torch.Tensor]:
+        """``input_ids``, ``documents`` and ``labels``, each ``[rows, pieces]``; see :class:`MaskedLanguageModel`."""
+        ids = _pad([row["input_ids"] for row in rows], self.tokenizer.pad_token_id)
+        words = _pad([row["words"] for row in rows], -1)
+        content = xxh3_64_intdigest(ids.numpy().tobytes(), seed=self.seed + self.epoch * 2**32)
+        draws = torch.rand(ids.shape, generator=torch.Generator().manual_seed(content % 2**63))
+        masked = (words >= 0) & (draws.gather(1, words.clamp(min=0)) < self.mlm_probability)
+        ends = ids == self.tokenizer.sep_token_id
+        documents = 1 + ends.cumsum(1) - ends.long()
+        return {
+            "input_ids": ids.masked_fill(masked, self.tokenizer.mask_token_id),
+            "documents": documents.masked_fill(ids == self.tokenizer.pad_token_id, 0),
+            "labels": ids.masked_fill(~masked, -100),
+        }
 
 
-def cut_texts(texts: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Dataset:
-    """Tokenize the column ``text`` into rows of at most ``max_length`` pieces, ``[CLS]`` and ``[SEP]`` included."""
-
-    def cut(batch: dict[str, list]) -> dict[str, list]:
-        encoded = tokenizer(
-            batch["text"],
-            truncation=True,
-            max_length=max_length,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
-        )
-        names = ("input_ids", "attention_mask", "special_tokens_mask", "offset_mapping")
-        return {**{name: encoded[name] for name in names}, "length": [len(ids) for ids in encoded["input_ids"]]}
-
-    rows = texts.map(cut, batched=True, remove_columns=texts.column_names, desc="Tokenizing")
-    return rows.add_column("row", range(len(rows)))
+def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    tensors = [torch.as_tensor(np.asarray(row, dtype=np.int64)) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
 
 def load_masked_language_model(name_or_path: str) -> tuple[DebertaV2ForMaskedLM, PreTrainedTokenizerFast, bool]:

@@ -32,7 +32,8 @@ from glinerko.corpus.reading import label_schema
 from glinerko.corpus.windows import training_windows, window_from_row
 from glinerko.corpus.words import load_word_splitter
 from glinerko.model.extractor import ARCHITECTURES
-from glinerko.training.pretraining import ASCII, SPECIAL_TOKENS, SYLLABLES, encoder_config, word_piece_tokenizer
+from glinerko.training.pretraining import encoder_config
+from glinerko.training.texts import ASCII, SPECIAL_TOKENS, SYLLABLES, word_piece_tokenizer
 
 
 @dataclass(frozen=True)

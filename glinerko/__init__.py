@@ -65,6 +65,7 @@ The rooms, in reading order; each imports only from those above it:
         batches       windows into batches, as many as fit in memory
         speed         what only makes a step faster
         trial         how long a run takes, and its memory
+        texts         raw text of any size into packed rows; a vocabulary
         pretraining   masked language modelling of an encoder
         starter       the small pair for demos and tests
     verification/     whether an encoder can go in

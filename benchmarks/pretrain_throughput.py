@@ -1,0 +1,179 @@
+"""Pre-training here and with Transformers' own script, on the same text with the same model, in turns.
+
+    python benchmarks/pretrain_throughput.py --text_file law.txt --run_mlm run_mlm_no_trainer.py
+    python benchmarks/pretrain_throughput.py --text_file law.txt --megabytes 1 10 100 1000
+
+The first command takes examples/pytorch/language-modeling/run_mlm_no_trainer.py of the transformers repository. Both
+scripts run for --steps and for twice as many steps; the difference of the two is the time of the steps alone.
+
+The second one prepares texts of several sizes (the file over and over, with a number before each line, so that
+no line is a duplicate) and tells the memory of all processes at its peak, and the seconds for a million pieces.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
+from glinerko.common import DataError, read_lines, write_json
+from glinerko.sharing.tables import plain_table
+from glinerko.training.pretraining import encoder_config, save_encoder
+from glinerko.training.texts import SPECIAL_TOKENS, word_piece_tokenizer
+
+OURS = Path(__file__).parents[1] / "scripts" / "pretrain_encoder.py"
+BATCH, LENGTH, WORDS_FOR_VOCABULARY = 8, 256, 20_000
+
+
+@dataclass
+class Arguments:
+    text_file: str = option(help="text, a document a line")
+    run_mlm: str | None = option(None, "run_mlm_no_trainer.py, to compare with")
+    megabytes: list[int] | None = option(None, "sizes of text to prepare, in millions of bytes")
+    processes: int = option(2, "processes of the training, with one thread each", at_least=1)
+    mixed_precision: str = option("no", "precision of both", choices=["no", "bf16"])
+    steps: int = option(20, "steps of the shorter run", at_least=1)
+    rounds: int = option(3, "rounds", at_least=1)
+    output_dir: str = option("outputs/benchmarks/pretrain_throughput", "directory for models, texts and figures")
+
+
+def main() -> None:
+    (args,) = parse_arguments(Arguments, description=__doc__)
+    set_log_levels(is_main_process=False)
+    directory = Path(args.output_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    start = directory / "start"
+    make_start(args.text_file, start)
+    console = make_console()
+    if args.run_mlm:
+        compare(args, start, directory, console)
+    for size in args.megabytes or ():
+        peak, seconds, pieces = prepare(args, size, start, directory)
+        console.print(f"{size:,} MB: {peak / 1e9:.2f} GB, {pieces / 1e6:.1f} million pieces, "
+                      f"{seconds / pieces * 1e6:.2f} s a million")  # fmt: skip
+        write_json(directory / f"{size}.json", {"peak": peak, "seconds": seconds, "pieces": pieces})
+
+
+def make_start(text_file: str, start: Path) -> None:
+    """A small masked language model with random weights, and a vocabulary of the text."""
+    from transformers import DebertaV2ForMaskedLM, PreTrainedTokenizerFast
+
+    texts = [line for line, _ in zip(read_lines(text_file), range(WORDS_FOR_VOCABULARY), strict=False)]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=word_piece_tokenizer(texts, 8000, 3), model_max_length=512, **SPECIAL_TOKENS
+    )
+    save_encoder(DebertaV2ForMaskedLM(encoder_config(256, 4, len(tokenizer))), tokenizer, start)
+
+
+def compare(args: Arguments, start: Path, directory: Path, console) -> None:
+    """Seconds a step of both scripts, and how many times as fast ours is."""
+    texts = {}
+    for times in (1, 2):
+        texts[times] = directory / f"text-{times}.txt"
+        write_pieces(args, start, texts[times], times * args.steps * args.processes * BATCH)
+    ways = {"ours": ours, "run_mlm_no_trainer.py": theirs}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(args.rounds):
+        for name in ways if turn % 2 else reversed(ways):
+            short, long = (ways[name](args, start, texts[times], times, directory) for times in (1, 2))
+            seconds[name].append((long - short) / args.steps)
+    ratios = [other / own for own, other in zip(*seconds.values(), strict=True)]
+    shown = plain_table("Pre-training", "", "s a step", "pieces a second")
+    for name, taken in seconds.items():
+        pieces = BATCH * LENGTH * args.processes / median(taken)
+        shown.add_row(name, f"{median(taken):.2f}", f"{pieces:,.0f}")
+    console.print(shown)
+    console.print(f"{median(ratios):.2f} × as fast ({min(ratios):.2f} – {max(ratios):.2f})")
+    write_json(directory / "figures.json", {"seconds": seconds, "ratios": ratios, "precision": args.mixed_precision})
+
+
+def write_pieces(args: Arguments, start: Path, file: Path, rows: int) -> None:
+    """As many lines of the text as fill so many rows, and some for validation."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    wanted, lines = (rows + 2 * BATCH) * LENGTH, []
+    for line in read_lines(args.text_file):
+        if line.strip():
+            lines.append(line)
+            wanted -= len(tokenizer.tokenize(line)) + 1
+        if wanted <= 0:
+            file.write_text("\n".join(lines), encoding="utf-8")
+            return
+    raise DataError(f"{args.text_file}: too little text for {rows} rows")
+
+
+def ours(args: Arguments, start: Path, text: Path, times: int, directory: Path) -> float:
+    options = {
+        "init_from": start, "train_file": text, "num_train_epochs": 1, "per_device_train_batch_size": BATCH,
+        "max_length": LENGTH, "validation_split": 0.001, "output_dir": directory / "ours",
+    }  # fmt: skip
+    return launch(args, OURS, options, "--overwrite_output_dir")
+
+
+def theirs(args: Arguments, start: Path, text: Path, times: int, directory: Path) -> float:
+    options = {
+        "model_name_or_path": start, "train_file": text, "validation_file": directory / "few.txt",
+        "max_train_steps": times * args.steps, "per_device_train_batch_size": BATCH, "max_seq_length": LENGTH,
+        "output_dir": directory / "theirs",
+    }  # fmt: skip
+    (directory / "few.txt").write_text("\n".join(text.read_text(encoding="utf-8").splitlines()[:40]), encoding="utf-8")
+    return launch(args, Path(args.run_mlm), options)
+
+
+def launch(args: Arguments, script: Path, options: dict[str, object], *flags: str) -> float:
+    """The seconds of a run."""
+    command = ["accelerate", "launch", "--cpu", "--num_processes", args.processes, "--num_machines", 1,
+               "--dynamo_backend", "no", "--mixed_precision", args.mixed_precision, script, *flags]  # fmt: skip
+    command += [part for name, value in options.items() for part in (f"--{name}", value)]
+    begin = time.monotonic()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise DataError(f"{script.name} failed: {done.stderr[-2000:]}")
+    return time.monotonic() - begin
+
+
+def prepare(args: Arguments, megabytes: int, start: Path, directory: Path) -> tuple[int, float, int]:
+    """Prepare a text of this size: the bytes of memory at the peak, the seconds, the number of pieces."""
+    file, left = directory / f"{megabytes}.txt", megabytes * 1_000_000
+    with file.open("w", encoding="utf-8") as text:
+        for copy in count():
+            for line in read_lines(args.text_file):
+                left -= text.write(numbered := f"{copy} {line}\n") and len(numbered.encode())
+                if left <= 0:
+                    break
+            if left <= 0:
+                break
+    program = (
+        "import sys; from glinerko.training.texts import load_documents, pack_texts, choose_validation;"
+        "from transformers import AutoTokenizer;"
+        "documents, _ = load_documents(sys.argv[2:]); drawn = choose_validation(documents, .001, 2000, 1);"
+        "print(len(pack_texts(documents, AutoTokenizer.from_pretrained(sys.argv[1]), 256, drawn)))"
+    )
+    begin, peak = time.monotonic(), 0
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(start), str(file)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            family = [watched, *watched.children(recursive=True)]
+            peak = max(peak, sum(each.memory_full_info().uss for each in family))
+        except psutil.NoSuchProcess:
+            pass
+        time.sleep(0.2)
+    rows = int(process.stdout.read().split()[-1])
+    return peak, time.monotonic() - begin, rows * LENGTH
+
+
+if __name__ == "__main__":
+    run(main)

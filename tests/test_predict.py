@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
 import logging
+import lzma
 import os
 import pty
 import stat
@@ -14,6 +17,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+import zstandard
 from conftest import PYTHON, ROOT, SAMPLE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -61,6 +65,21 @@ def test_plain_text_is_one_document_a_line(tmp_path, standard_input, name):
     else:
         (tmp_path / name).write_bytes(content)
     assert list(read_texts(name and str(tmp_path / name))) == [("1", TEXT), ("3", "[1] 참고: {약}")]
+
+
+COMPRESSIONS = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress, "zst": zstandard.compress}
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_compressed_files_are_read_and_damaged_ones_named(tmp_path, kind):
+    whole = COMPRESSIONS[kind](f"{BOM}{ROW}\n".encode())
+    for name in (f"notes.jsonl.{kind}", f"notes.{kind.upper()}"):
+        (tmp_path / name).write_bytes(whole)
+        assert list(read_texts(str(tmp_path / name))) == [("a", TEXT)]
+    damaged = tmp_path / f"damaged.{kind}"
+    damaged.write_bytes(b"*" + whole[1:])
+    with pytest.raises(DataError, match=rf"damaged.{kind}: cannot be read \("):
+        list(read_texts(str(damaged)))
 
 
 @pytest.mark.parametrize(

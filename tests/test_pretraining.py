@@ -9,6 +9,7 @@ import torch
 import zstandard
 from conftest import PYTHON, SAMPLE
 from datasets import Dataset
+from layouts import build
 from test_scripts import LAUNCH, one_line_error, run
 from test_swap import roberta
 from transformers import AutoTokenizer, DebertaV2ForMaskedLM, PreTrainedTokenizerFast
@@ -24,6 +25,7 @@ from glinerko.training.pretraining import (
     encoder_config,
     load_masked_language_model,
     read_rows,
+    save_encoder,
 )
 from glinerko.training.texts import (
     DUPLICATE,
@@ -227,6 +229,33 @@ def test_a_published_encoder_is_adapted_on_two_processes(small, pair, tmp_path):
     assert adapted.get_vocab() == load_encoder_tokenizer(pair[1]).get_vocab()
     swap_encoder(pair[0], tmp_path / "run" / "encoder")
     assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["team-lucid/deberta-v3-base-korean", "kakaobank/kf-deberta-base", "lighthouse/mdeberta-v3-base-kor-further"],
+)
+def test_the_layouts_of_the_candidates_go_on_with_their_own_vocabulary(name, tmp_path):
+    published = build(name, tmp_path / "published", [*TEXTS, "가나다라 마바사 " * 9])
+    before = load_encoder_tokenizer(published)
+    DebertaV2ForMaskedLM(encoder_config(32, 1, len(before) + 7)).save_pretrained(published)
+    model, tokenizer, new_head = load_masked_language_model(str(published))
+    assert not new_head
+    text = "당뇨병 환자에게 인슐린을"
+    assert tokenizer(text)["input_ids"] == before(text)["input_ids"]
+    rows = pack_texts(documents_of(*TEXTS), tokenizer, 16)
+    end = [before.sep_token_id]
+    whole = [piece for text in TEXTS for piece in before(text, add_special_tokens=False)["input_ids"] + end]
+    assert [piece for row in rows["input_ids"] for piece in row[1:-1]] == whole[:-1]
+    loss, _, masked = MaskedLanguageModel(model)(**WholeWordCollator(tokenizer, 0.4)(rows.to_list()))
+    (loss / masked).backward()
+    assert all(p.grad.isfinite().all() for p in model.deberta.parameters() if p.grad is not None)
+    save_encoder(model, tokenizer, tmp_path / "adapted")
+    after = load_encoder_tokenizer(tmp_path / "adapted")
+    assert {piece: number for piece, number in after.get_vocab().items() if piece in before.get_vocab()} == (
+        before.get_vocab()
+    )
+    assert load_masked_language_model(str(tmp_path / "adapted"))[0].num_parameters() == model.num_parameters()
 
 
 def test_the_encoder_of_a_gliner2_goes_on(pair):

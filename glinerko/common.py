@@ -10,11 +10,11 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, TextIO, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 import yaml
 from fsspec.compression import compr
@@ -67,22 +67,45 @@ def first_line(error: BaseException) -> str:
 def read_lines(file: str | Path | None) -> Iterator[str]:
     """The lines of a UTF-8 file, or of standard input for ``None``, without their ends and without a byte order mark.
 
-    The encoding of the console does not matter. A file named .gz, .xz, .zst, .bz2 or .zip is decompressed.
+    The encoding of the console does not matter. A file named .gz, .xz, .zst or .bz2 is decompressed.
 
     Raises:
         DataError: The file cannot be read or is not UTF-8.
     """
     name = "standard input" if file is None else file
-    decompress = None if file is None else compr[infer_compression(str(file))]
     try:
-        with open(0 if file is None else file, "rb", closefd=file is not None) as raw, ExitStack() as stack:
-            content = stack.enter_context(decompress(raw, mode="rb")) if decompress else raw
-            for line in stack.enter_context(TextIOWrapper(content, encoding="utf-8-sig")):
+        with open_binary(file) as content, TextIOWrapper(content, encoding="utf-8-sig") as text:
+            for line in text:
                 yield line.removesuffix("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: not UTF-8; save it as UTF-8") from error
+    except DataError:
+        raise
     except Exception as error:  # each kind of compressed file has its own errors
         raise DataError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or first_line(error)})") from error
+
+
+@contextmanager
+def open_binary(file: str | Path | None) -> Iterator[BinaryIO]:
+    """The bytes of a file, or of standard input for ``None``; those of a compressed file are decompressed.
+
+    Raises:
+        DataError: It is a .zip, which can hold several files.
+    """
+    kind = infer_compression(str(file or ""))
+    if kind == "zip":
+        raise DataError(f"{file}: unpack it first")
+    with open(0 if file is None else file, "rb", closefd=file is not None) as raw:
+        if kind is None:
+            yield raw
+            return
+        with compr[kind](raw, mode="rb") as content:
+            yield content
+
+
+def without_compression(file: str | Path) -> Path:
+    """The name of a file without the suffix of its compression."""
+    return Path(file).with_suffix("") if infer_compression(str(file)) else Path(file)
 
 
 def read_yaml(file: str | Path, expected: str, parse: Callable[[Any], T]) -> T:

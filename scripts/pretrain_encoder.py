@@ -5,7 +5,7 @@
         --train_file notes.txt --learning_rate 5e-5 --num_train_epochs 3 --output_dir outputs/hospital-encoder
 
 Masked language modelling with whole words masked. The text is plain, one document a line, or JSON lines with a "text";
-labels are not read. Files can be compressed (.gz, .xz, .zst, .bz2, .zip). Text of any size is tokenized once, into a
+labels are not read. Files can be compressed (.gz, .xz, .zst, .bz2). Text of any size is tokenized once, into a
 file of the `datasets` cache, and needs no more memory than a small one. A document that occurs again is left out.
 Without --init_from a small encoder is trained from random weights, with a WordPiece vocabulary of the corpus.
 OUTPUT_DIR/encoder has the layout of a published encoder: pass it as --korean_encoder to
@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ import torch
 from accelerate import skip_first_batches
 from accelerate.utils import set_seed
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import DebertaV2ForMaskedLM, PreTrainedTokenizerFast, get_scheduler
 
 from glinerko.cli import CONTENT, RESULT, option, parse_arguments
 from glinerko.cli import run as run_script
-from glinerko.common import Stopped, TrainingError, write_json
+from glinerko.common import Stopped, TrainingError, write_json, write_text
 from glinerko.model.swap import weight_checksum
 from glinerko.training.arguments import RunArguments
 from glinerko.training.checkpoints import (
@@ -66,14 +68,16 @@ from glinerko.training.texts import (
 SAMPLE = Path(__file__).parents[1] / "data" / "sample" / "train.jsonl"
 ENCODER = "encoder"
 VALIDATION_DOCUMENTS = 2_000
+PREPARATION = timedelta(hours=24)
+"""How long the other processes wait for the one that reads and tokenizes the text."""
 
 
 @dataclass
 class Arguments(RunArguments):
     train_file: list[str] | None = option(None, "JSON lines or a document a line (default: the sample)", CONTENT)
     dataset_name: str | None = option(None, "data set with a column 'text', on the Hub or a directory", CONTENT)
-    held_out_file: str | None = option(
-        None, "documents kept out of the text: any that shares 13 words in a row with one is left out", CONTENT
+    held_out_file: list[str] = option(
+        [], "documents to keep out: text that shares 13 words in a row with one is left out", CONTENT
     )
     output_dir: str = option("outputs/encoder-pretraining", "directory for everything that the run writes")
     init_from: str | None = option(None, "DeBERTa-v2, or a GLiNER2 with one (default: random weights)", CONTENT)
@@ -84,7 +88,9 @@ class Arguments(RunArguments):
     )
     common_pieces: int = option(8000, "pieces of a new vocabulary, besides single characters", RESULT, at_least=0)
     min_frequency: int = option(3, "occurrences in the text that a piece of a new vocabulary needs", RESULT, at_least=1)
-    max_length: int = option(256, "pieces in a row; rows are filled with documents, and cut them", RESULT, at_least=16)
+    max_length: int = option(
+        256, "pieces in a row; rows are filled with documents, and cut them", RESULT, at_least=16, at_most=32768
+    )
     mlm_probability: float = option(0.15, "share of the words that are masked", RESULT, above=0, at_most=1)
     validation_split: float = option(
         0.05, "share of the documents that is only used to measure, 2,000 at most", RESULT, above=0, below=1
@@ -115,7 +121,7 @@ class Pretraining:
 
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
-    run = start_run(args, ENCODER)
+    run = start_run(args, ENCODER, timeout=PREPARATION)
     accelerator, console = run.accelerator, run.console
 
     # 1. The text, the model and its tokenizer.
@@ -125,7 +131,7 @@ def main() -> None:
     with accelerator.main_process_first():
         documents, left_out = load_documents(args.train_file or [], args.dataset_name, args.held_out_file)
         drawn = choose_validation(documents, args.validation_split, VALIDATION_DOCUMENTS, args.seed)
-        model, tokenizer = make_model(args, documents, drawn, console)
+        model, tokenizer = make_model(args, documents, drawn, run)
         rows = pack_texts(documents, tokenizer, args.max_length, drawn)
         held_out = pack_texts(documents.select(drawn), tokenizer, args.max_length)
     console.print(
@@ -261,26 +267,29 @@ def prepare(
     total = args.num_train_epochs * len(loader)
     scheduler = get_scheduler("linear", optimizer, math.ceil(args.warmup_ratio * total), total)
     accelerator.register_for_checkpointing(scheduler)
-    content = {"text": rows_digest(rows), "initial_weights": initial_weights}
+    content = {"text": rows_digest(rows), "initial_weights": initial_weights, "separate_documents": model.separate}
     identity = run_identity(args, processes=accelerator.num_processes, **content)
     sums = torch.zeros(3, device=accelerator.device)
     return Pretraining(run, args, masked, optimizer, scheduler, loader, collator, identity, sums=sums)
 
 
 def make_model(
-    args: Arguments, documents: Dataset, drawn: np.ndarray, console: Any
+    args: Arguments, documents: Dataset, drawn: np.ndarray, run: Run
 ) -> tuple[DebertaV2ForMaskedLM, PreTrainedTokenizerFast]:
     """The published model to adapt, or a new one with a vocabulary of the ``documents`` that are not ``drawn``."""
     if args.init_from:
         model, tokenizer, new_head = load_masked_language_model(args.init_from)
         if new_head:
-            console.print(f"{args.init_from} has no language model head: a new one is trained", style="yellow")
+            run.console.print(f"{args.init_from} has no language model head: a new one is trained", style="yellow")
         return model, tokenizer
-    measured = set(drawn.tolist())
-    texts = (row["text"] for index, row in enumerate(documents) if index not in measured)
-    shown = tqdm(texts, "Counting words", len(documents) - len(drawn), unit="document", disable=None, leave=False)
-    pieces = word_piece_tokenizer(shown, args.common_pieces, args.min_frequency)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, model_max_length=512, **SPECIAL_TOKENS)
+    content = (documents._fingerprint, drawn.tobytes(), args.common_pieces, args.min_frequency)
+    file = run.output_dir / f"vocabulary-{Hasher.hash(content)}.json"
+    if not file.is_file():  # the main process comes first, and a resumed run has it
+        measured = set(drawn.tolist())
+        texts = (row["text"] for index, row in enumerate(documents) if index not in measured)
+        shown = tqdm(texts, "Counting words", len(documents) - len(drawn), unit="document", disable=None, leave=False)
+        write_text(file, word_piece_tokenizer(shown, args.common_pieces, args.min_frequency).to_str())
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), model_max_length=512, **SPECIAL_TOKENS)
     config = encoder_config(args.hidden_size, args.num_hidden_layers, len(tokenizer), args.attention_dropout)
     return DebertaV2ForMaskedLM(config), tokenizer
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-import zstandard
+from backports import zstd
 from conftest import PYTHON, ROOT, SAMPLE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -67,7 +67,7 @@ def test_plain_text_is_one_document_a_line(tmp_path, standard_input, name):
     assert list(read_texts(name and str(tmp_path / name))) == [("1", TEXT), ("3", "[1] 참고: {약}")]
 
 
-COMPRESSIONS = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress, "zst": zstandard.compress}
+COMPRESSIONS = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress, "zst": zstd.compress}
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import lzma
+import os
 import sys
+from contextlib import nullcontext
 from itertools import pairwise
 
 import pytest
 import torch
-import zstandard
 from conftest import PYTHON, SAMPLE
 from datasets import Dataset
 from layouts import build
@@ -35,6 +37,7 @@ from glinerko.training.texts import (
     choose_validation,
     load_documents,
     pack_texts,
+    rows_digest,
     word_piece_tokenizer,
 )
 
@@ -92,19 +95,19 @@ def test_a_document_is_read_once_and_none_that_shares_words_with_a_held_out_one(
     run_of_words = " ".join(f"낱말{index}" for index in range(SHARED_WORDS))
     held_out = tmp_path / "held-out.jsonl"
     write_json_lines(held_out, [{"text": f"앞 {run_of_words} 뒤"}, {"text": "짧은 문서"}])
-    first, second = tmp_path / "a.txt.zst", tmp_path / "b.jsonl"
-    first.write_bytes(zstandard.compress("당뇨병 환자\n짧은  문서\n짧은 문서 하나\n".encode()))
+    first, second = tmp_path / "a.txt.xz", tmp_path / "b.jsonl"
+    first.write_bytes(lzma.compress("당뇨병 환자\n짧은  문서\n짧은 문서 하나\n".encode()))
     more = ["당뇨병환자", f"다른 {run_of_words} 말", run_of_words.rsplit(" ", 1)[0]]
     write_json_lines(second, ({"text": text} for text in more))
-    documents, left_out = load_documents([str(first), str(second)], held_out_file=str(held_out))
+    documents, left_out = load_documents([str(first), str(second)], held_out_files=[str(held_out)])
     assert left_out == {DUPLICATE: 1, HELD_OUT: 2}
     assert documents["left_out"][:] == ["", HELD_OUT, "", DUPLICATE, HELD_OUT, ""]
     assert [text for text in documents["text"] if text] == ["당뇨병 환자", "짧은 문서 하나", more[2]]
     plain = tmp_path / "held-out.txt"
     plain.write_text("짧은 문서\n당뇨병 환자", encoding="utf-8")
-    assert load_documents([str(first), str(second)], held_out_file=str(plain))[1] == {HELD_OUT: 3}
+    assert load_documents([str(first), str(second)], held_out_files=[str(plain)])[1] == {HELD_OUT: 3}
     with pytest.raises(DataError, match="no text is left"):
-        load_documents([str(plain)], held_out_file=str(plain))
+        load_documents([str(plain)], held_out_files=[str(plain)])
     with pytest.raises(DataError, match=r"c.txt: no such file"):
         load_documents([str(tmp_path / "c.txt")])
     second.write_text('{"text": 1}', encoding="utf-8")
@@ -117,8 +120,38 @@ def test_texts_of_a_data_set_are_read(tmp_path):
     Dataset.from_dict({"text": TEXTS[:3]}).to_parquet(tmp_path / "set" / "train.parquet")
     documents, left_out = load_documents([], str(tmp_path / "set"))
     assert (documents["text"][:], left_out) == (TEXTS[:3], {})
+    for texts_of_a_set, told in ((["다른", "글"], None), (["글", None], "row 1: expected a text"), ([" "], "no text")):
+        Dataset.from_dict({"text": texts_of_a_set}).to_parquet(tmp_path / "set" / "train.parquet")
+        with pytest.raises(DataError, match=told) if told else nullcontext():
+            assert load_documents([], str(tmp_path / "set"))[0]["text"][:] == texts_of_a_set
     with pytest.raises(DataError, match="data set"):
         load_documents([], str(tmp_path / "none"))
+
+
+def test_rows_do_not_depend_on_the_number_of_cores_and_slices(tokenizer, monkeypatch):
+    documents = documents_of(*(f"{text} {number}" for number in range(30) for text in TEXTS[:3]))
+    monkeypatch.setattr(texts, "BLOCK", 2)
+    rows = []
+    for cores, size in ((1, 2**20), (2, 30)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: range(cores), raising=False)
+        monkeypatch.setattr(texts, "SLICE", size)
+        documents._fingerprint = f"cores-{cores}"
+        rows.append(pack_texts(documents, tokenizer, 16))
+    assert rows_digest(rows[0]) == rows_digest(rows[1])
+    assert rows[0][:] == rows[1][:]
+
+
+def test_a_text_that_names_special_tokens_is_whole(tokenizer):
+    (row,) = pack_texts(documents_of("환자 [PAD] 당뇨병 [SEP] 뷔페"), tokenizer, 32).to_list()
+    assert row["words"] == [-1, 0, -1, 2, -1, 4, 4, -1]
+    batch = WholeWordCollator(tokenizer, 0.5)([row])
+    assert (batch["documents"] > 0).all()
+
+
+def test_a_word_that_no_tokenizer_cuts_is_not_counted():
+    vocabulary = word_piece_tokenizer(["뷁" * 101, "뷁" * 100], 1000, 1).get_vocab()
+    assert "뷁" * 100 in vocabulary
+    assert "뷁" * 101 not in vocabulary
 
 
 def test_words_beyond_the_limit_are_forgotten_and_their_characters_kept(monkeypatch):

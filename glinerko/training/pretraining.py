@@ -108,10 +108,11 @@ class WholeWordCollator:
         draws = torch.rand(ids.shape, generator=torch.Generator().manual_seed(content % 2**63))
         masked = (words >= 0) & (draws.gather(1, words.clamp(min=0)) < self.mlm_probability)
         ends = ids == self.tokenizer.sep_token_id
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
         documents = 1 + ends.cumsum(1) - ends.long()
         return {
             "input_ids": ids.masked_fill(masked, self.tokenizer.mask_token_id),
-            "documents": documents.masked_fill(ids == self.tokenizer.pad_token_id, 0),
+            "documents": documents.masked_fill(torch.arange(ids.shape[1]) >= lengths[:, None], 0),
             "labels": ids.masked_fill(~masked, -100),
         }
 
@@ -141,6 +142,9 @@ def load_masked_language_model(name_or_path: str) -> tuple[DebertaV2ForMaskedLM,
     else:
         model, missing = _load_weights(directory, name_or_path)
         tokenizer = load_encoder_tokenizer(directory)
+    for name in ("cls_token", "sep_token"):
+        if getattr(tokenizer, name) is None:
+            raise LoadError(f"{name_or_path}: the tokenizer has no {name}")
     if tokenizer.mask_token is None:
         tokenizer.add_special_tokens({"mask_token": SPECIAL_TOKENS["mask_token"]})
     if len(tokenizer) > model.config.vocab_size:

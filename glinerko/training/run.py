@@ -8,6 +8,7 @@ import platform
 import signal
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 from rich.console import Console
 
 from glinerko.cli import make_console, set_log_levels
@@ -85,12 +86,13 @@ class Run:
         self.accelerator.init_trackers("glinerko", config=config, init_kwargs=names)
 
 
-def start_run(args: RunArguments, result: str, report_to: str = "none") -> Run:
+def start_run(args: RunArguments, result: str, report_to: str = "none", timeout: timedelta | None = None) -> Run:
     """Set up processes, precision, console, signals, seed, trackers and output directory.
 
     Args:
         result: The name under ``output_dir`` of what the run produces.
         report_to: The experiment trackers; see :func:`choose_trackers`.
+        timeout: How long processes wait for each other (default: torch's, ten minutes on GPUs).
 
     Raises:
         GlinerkoError: A tracker is not installed; the output directory holds an earlier run or cannot be written.
@@ -101,6 +103,7 @@ def start_run(args: RunArguments, result: str, report_to: str = "none") -> Run:
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
         log_with=choose_trackers(report_to),
         project_dir=str(Path(args.output_dir) / "logs"),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)] if timeout else None,
     )
     set_log_levels(accelerator.is_main_process)
     stop = StopRequest(args.max_train_minutes)

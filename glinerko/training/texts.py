@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate, takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value, load_dataset
-from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from xxhash import xxh3_64_intdigest
 
 from glinerko.common import DataError, __version__, file_digest, first_line
 from glinerko.corpus.matching import without_spaces
-from glinerko.corpus.reading import read_texts
+from glinerko.corpus.reading import read_once, read_texts
 
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]",
@@ -28,85 +30,103 @@ SYLLABLES = [bytes([lead, trail]).decode("euc-kr") for lead in range(0xB0, 0xC9)
 ASCII = [chr(code) for code in range(33, 127)]
 
 DUPLICATE, HELD_OUT = "duplicate", "held out"
-REMEMBERED = 2**22
-"""The number of earlier documents among which a duplicate is found, about: 8 bytes each."""
+BUCKETS, SLOTS = 2**20, 8
+"""The memory of documents in which duplicates are found, 64 MB. With four million documents between two equal ones,
+95 % are found; with fewer, more."""
 SHARED_WORDS = 13
 """A document with this many words in a row of a held-out document is left out, as for GPT-3 (Brown et al. 2020)."""
 COUNTED_WORDS = 300_000
 """The number of different words that are counted for a vocabulary; beyond it, the rarest are forgotten."""
-WORKER_DOCUMENTS = 20_000
-"""The least number of documents for a process that tokenizes."""
+LONGEST_WORD = 100
+"""The number of characters of the longest word that a WordPiece tokenizer cuts, and that is counted."""
+BLOCK, SLICE = 1000, 2**20
+"""The number of documents that fill rows together, and of characters that are tokenized at once."""
 ROW_FEATURES = Features({"input_ids": List(Value("int32")), "words": List(Value("int16"))})
 
 
 def load_documents(
-    files: Sequence[str], dataset_name: str | None = None, held_out_file: str | None = None
+    files: Sequence[str], dataset_name: str | None = None, held_out_files: Sequence[str] = ()
 ) -> tuple[Dataset, Counter[str]]:
     """The texts of files and of a data set, read once into a file of the ``datasets`` cache.
 
     Args:
         files: See :func:`glinerko.corpus.reading.read_texts`.
         dataset_name: A data set with a column ``text``, on the Hub or in a directory.
-        held_out_file: A document with the whole text of one in here, or :data:`SHARED_WORDS` of its words in a row, is
+        held_out_files: A document with the whole text of one in here, or :data:`SHARED_WORDS` of its words in a row, is
             left out.
 
     Returns:
-        The documents, in the order of the files, and the numbers of documents that were left out, by reason.
+        The documents in their order, with an empty text where one was left out; and how many were, by reason.
 
     Raises:
         DataError: With file, line and reason.
     """
-    names = [*files, *([held_out_file] if held_out_file else [])]
-    for name in names:
+    for name in (*files, *held_out_files):
         if not Path(name).is_file():
             raise DataError(f"{name}: no such file")
-    content = {
-        "files": tuple(files),  # a list would be parted, and duplicates in two files would not be found
-        "dataset_name": dataset_name,
-        "held_out_file": held_out_file,
-        "digests": {name: file_digest(Path(name)) for name in names},
-        "version": __version__,
-    }
-    features = Features({"text": Value("string"), "left_out": Value("string")})
-    try:
-        documents = Dataset.from_generator(_generate, features=features, gen_kwargs=content)
-    except DatasetGenerationError as error:
-        raise error.__cause__ from None
+    documents = read_once(
+        _generate,
+        Features({"text": Value("string"), "left_out": Value("string")}),
+        files=tuple(files),
+        dataset_name=dataset_name,
+        held_out_files=tuple(held_out_files),
+        digests=tuple(file_digest(Path(name)) for name in (*files, *held_out_files)),
+        dataset=_load_dataset(dataset_name)._fingerprint if dataset_name else None,
+        version=__version__,
+    )
     counts = Counter()
     for batch in documents.select_columns("left_out").with_format("arrow").iter(100_000):
         counts.update({entry["values"]: entry["counts"] for entry in batch["left_out"].value_counts().to_pylist()})
     if not counts.pop("", 0):
-        raise DataError(f"{', '.join(files)}: no text is left")
+        raise DataError(f"{_names(files, dataset_name)}: no text is left")
     return documents, counts
 
 
+def _load_dataset(name: str) -> Dataset:
+    try:
+        return load_dataset(name, split="train")
+    except Exception as error:  # every builder raises its own
+        raise DataError(f"data set {name!r}: {first_line(error.__cause__ or error)}") from error
+
+
 def _generate(
-    files: Sequence[str], dataset_name: str | None, held_out_file: str | None, digests: dict[str, str], version: str
+    files: Sequence[str], dataset_name: str | None, held_out_files: Sequence[str], **digests: Any
 ) -> Iterator[dict[str, str]]:
-    """The rows of :func:`load_documents`; ``digests`` and ``version`` only tell the cache when to read again."""
-    held_out = [text for _, text in read_texts(held_out_file)] if held_out_file else []
+    """The rows of :func:`load_documents`; ``digests`` only tell the cache when to read again."""
+    held_out = [text for file in held_out_files for _, text in read_texts(file)]
     whole = set(map(without_spaces, held_out))
     runs = {run for text in held_out for run in _word_runs(text)}
-    seen = np.zeros(REMEMBERED, dtype=np.uint64)
+    seen, empty = np.zeros((BUCKETS, SLOTS), dtype=np.uint64), True
     for text in _read(files, dataset_name):
         bare = without_spaces(text)
-        digest = xxh3_64_intdigest(bare.encode())
-        duplicate = seen[digest % REMEMBERED] == digest
-        seen[digest % REMEMBERED] = digest
+        if not bare:
+            continue
+        empty = False
+        digest = np.uint64(xxh3_64_intdigest(bare.encode()))
+        bucket = seen[int(digest) % BUCKETS]
+        duplicate = digest in bucket
+        if not duplicate:
+            bucket[1:] = bucket[:-1].copy()
+            bucket[0] = digest
         hit = bare in whole or (runs and not runs.isdisjoint(_word_runs(text)))
         reason = HELD_OUT if hit else DUPLICATE if duplicate else ""
         yield {"text": "" if reason else text, "left_out": reason}
+    if empty:
+        raise DataError(f"{_names(files, dataset_name)}: no text")
+
+
+def _names(files: Sequence[str], dataset_name: str | None) -> str:
+    return ", ".join([*files, *([f"data set {dataset_name!r}"] if dataset_name else [])])
 
 
 def _read(files: Sequence[str], dataset_name: str | None) -> Iterator[str]:
     for file in files:
         for _, text in read_texts(file):
             yield text
-    if dataset_name is not None:
-        try:
-            yield from (row["text"] for row in load_dataset(dataset_name, split="train", streaming=True))
-        except Exception as error:  # every builder raises its own
-            raise DataError(f"data set {dataset_name!r}: {first_line(error)}") from error
+    for number, row in enumerate(_load_dataset(dataset_name) if dataset_name else ()):
+        if not isinstance(row.get("text"), str):
+            raise DataError(f"data set {dataset_name!r}, row {number}: expected a text in the column 'text'")
+        yield row["text"]
 
 
 def _word_runs(text: str) -> Iterator[int]:
@@ -117,79 +137,92 @@ def _word_runs(text: str) -> Iterator[int]:
 def choose_validation(documents: Dataset, share: float, limit: int, seed: int) -> np.ndarray:
     """The positions of the documents that are only used to measure, drawn by ``seed``, in their order.
 
+    Args:
+        share: Share of the documents, at most ``limit`` of them.
+
     Raises:
         DataError: None would be left to train on.
     """
-    usable = np.concatenate(
-        [
-            batch["left_out"].to_numpy(zero_copy_only=False) == ""
-            for batch in documents.select_columns("left_out").with_format("arrow").iter(100_000)
-        ]
-    ).nonzero()[0]
-    number = min(int(np.ceil(share * len(usable))), limit)
+    left_out = documents.select_columns("left_out").with_format("arrow").iter(100_000)
+    usable = np.concatenate([batch["left_out"].to_numpy() == "" for batch in left_out]).nonzero()[0]
+    number = min(math.ceil(share * len(usable)), limit)
     if number == len(usable):
         raise DataError(f"--validation_split {share} of {len(usable)} documents leaves none to train on")
     return np.sort(np.random.default_rng(seed).choice(usable, number, replace=False))
 
 
 def pack_texts(
-    documents: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int, left_out: np.ndarray | None = None
+    documents: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int, drawn: np.ndarray | None = None
 ) -> Dataset:
     """Full rows of ``max_length`` pieces: ``[CLS]`` document ``[SEP]`` document ... ``[SEP]``; a row cuts documents.
 
-    The last row of each 1,000 documents can be shorter.
+    The last row of each :data:`BLOCK` documents can be shorter. All cores work, and their number changes nothing.
 
     Args:
         documents: See :func:`load_documents`.
-        left_out: Positions of documents to leave out.
+        drawn: Positions of documents to leave out.
 
     Returns:
         Rows with ``input_ids`` and ``words``: the number of each piece's word in its row, -1 for special tokens.
     """
-    left_out = np.array([], dtype=int) if left_out is None else left_out
+    drawn = np.array([], dtype=int) if drawn is None else drawn
+    blocks = Dataset.from_dict({"start": range(0, len(documents), BLOCK)})
     # Explicit, because a tokenizer's own hash changes when it is used.
-    content = (
-        documents._fingerprint,
-        tokenizer.backend_tokenizer.to_str(),
-        max_length,
-        left_out.tobytes(),
-        __version__,
-    )
-    processes = min(os.cpu_count() or 1, len(documents) // WORKER_DOCUMENTS)
-    return documents.map(
-        partial(_pack, tokenizer=tokenizer, max_length=max_length, left_out=set(left_out.tolist())),
-        with_indices=True,
+    vocabulary = tokenizer.backend_tokenizer.to_str()
+    content = (documents._fingerprint, vocabulary, max_length, drawn.tobytes(), __version__)
+    processes = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, len(blocks) // 20)
+    return blocks.map(
+        partial(_pack, documents=documents, tokenizer=tokenizer, max_length=max_length, drawn=set(drawn.tolist())),
         batched=True,
-        remove_columns=documents.column_names,
+        batch_size=1,
+        remove_columns="start",
         features=ROW_FEATURES,
         num_proc=processes if processes > 1 else None,
         new_fingerprint=Hasher.hash(content),
-        desc="Tokenizing",
+        desc=f"Tokenizing, {BLOCK:,} documents at once",
     )
 
 
 def _pack(
-    batch: dict[str, list], indices: Sequence[int], tokenizer: PreTrainedTokenizerFast, max_length: int, left_out: set
+    block: dict[str, list[int]],
+    documents: Dataset,
+    tokenizer: PreTrainedTokenizerFast,
+    max_length: int,
+    drawn: set[int],
 ) -> dict[str, list[np.ndarray]]:
-    texts = [text for text, index in zip(batch["text"], indices, strict=True) if text and index not in left_out]
-    pieces, words, number = [], [], 0
-    for encoding in tokenizer(texts, add_special_tokens=False).encodings if texts else ():
+    (start,) = block["start"]
+    texts = documents[start : start + BLOCK]["text"]
+    kept = [text for index, text in enumerate(texts, start) if text and index not in drawn]
+    separator, pieces, words, number = tokenizer.sep_token_id, [], [], 0
+    for encoding in _encodings(kept, tokenizer):
+        ids = np.array(encoding.ids, dtype=np.int32)
         own = np.array([-1 if word is None else word + number for word in encoding.word_ids], dtype=np.int64)
-        pieces += [np.array(encoding.ids, dtype=np.int32), np.array([tokenizer.sep_token_id], dtype=np.int32)]
-        words += [own, np.array([-1])]
+        own[np.isin(ids, tokenizer.all_special_ids)] = -1  # a text can contain the name of a special token
+        pieces += [ids, [separator]]
+        words += [own, [-1]]
         number = max(own.max(initial=number) + 1, number)
+    rows = {"input_ids": [], "words": []}
     if not pieces:
-        return {"input_ids": [], "words": []}
+        return rows
     # Every row ends with a separator of its own.
     stream, numbers = np.concatenate(pieces[:-1]), np.concatenate(words[:-1])
-    rows = {"input_ids": [], "words": []}
-    for start in range(0, len(stream), max_length - 2):
-        part = slice(start, start + max_length - 2)
-        own = numbers[part]
+    for begin in range(0, len(stream), max_length - 2):
+        own = numbers[begin : begin + max_length - 2]
         own = np.where(own < 0, -1, own - own[own >= 0].min(initial=number))
-        rows["input_ids"].append(np.concatenate([[tokenizer.cls_token_id], stream[part], [tokenizer.sep_token_id]]))
+        part = stream[begin : begin + max_length - 2]
+        rows["input_ids"].append(np.concatenate([[tokenizer.cls_token_id], part, [separator]]))
         rows["words"].append(np.concatenate([[-1], own, [-1]]))
     return rows
+
+
+def _encodings(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[Encoding]:
+    """The pieces of each text, a slice of about :data:`SLICE` characters at once."""
+    begin = 0
+    while begin < len(texts):
+        sizes = accumulate(map(len, texts[begin:]))
+        end = begin + max(sum(1 for _ in takewhile(lambda size: size <= SLICE, sizes)), 1)
+        yield from tokenizer(texts[begin:end], add_special_tokens=False).encodings
+        begin = end
 
 
 def rows_digest(rows: Dataset) -> str:
@@ -218,7 +251,11 @@ def word_piece_tokenizer(
     characters: set[str] = set()
     for text in texts:
         normal = tokenizer.normalizer.normalize_str(text)
-        words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal):
+            if len(word) <= LONGEST_WORD:
+                words[word] += 1
+            else:
+                characters.update(word)
         if len(words) > 2 * COUNTED_WORDS:
             characters.update(*words)
             words = Counter(dict(words.most_common(COUNTED_WORDS)))

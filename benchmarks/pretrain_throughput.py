@@ -7,7 +7,7 @@ The first command takes examples/pytorch/language-modeling/run_mlm_no_trainer.py
 scripts run for --steps and for twice as many steps; the difference of the two is the time of the steps alone.
 
 The second one prepares texts of several sizes (the file over and over, with a number before each line, so that
-no line is a duplicate) and tells the memory of all processes at its peak, and the seconds for a million pieces.
+no line is a duplicate) and prints the peak memory of all its processes together, and the seconds for a million pieces.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import psutil
 
@@ -29,7 +31,8 @@ from glinerko.sharing.tables import plain_table
 from glinerko.training.pretraining import encoder_config, save_encoder
 from glinerko.training.texts import SPECIAL_TOKENS, word_piece_tokenizer
 
-OURS = Path(__file__).parents[1] / "scripts" / "pretrain_encoder.py"
+ROOT = Path(__file__).parents[1]
+OURS, CONFIG = ROOT / "scripts" / "pretrain_encoder.py", ROOT / "accelerate_configs" / "cpu_multi.yaml"
 BATCH, LENGTH, WORDS_FOR_VOCABULARY = 8, 256, 20_000
 
 
@@ -131,8 +134,8 @@ def theirs(args: Arguments, start: Path, text: Path, times: int, directory: Path
 
 def launch(args: Arguments, script: Path, options: dict[str, object], *flags: str) -> float:
     """The seconds of a run."""
-    command = ["accelerate", "launch", "--cpu", "--num_processes", args.processes, "--num_machines", 1,
-               "--dynamo_backend", "no", "--mixed_precision", args.mixed_precision, script, *flags]  # fmt: skip
+    command = ["accelerate", "launch", "--config_file", CONFIG, "--num_processes", args.processes,
+               "--mixed_precision", args.mixed_precision, script, *flags]  # fmt: skip
     command += [part for name, value in options.items() for part in (f"--{name}", value)]
     begin = time.monotonic()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -159,20 +162,27 @@ def prepare(args: Arguments, megabytes: int, start: Path, directory: Path) -> tu
         "documents, _ = load_documents(sys.argv[2:]); drawn = choose_validation(documents, .001, 2000, 1);"
         "print(len(pack_texts(documents, AutoTokenizer.from_pretrained(sys.argv[1]), 256, drawn)))"
     )
-    begin, peak = time.monotonic(), 0
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(start), str(file)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    watched = psutil.Process(process.pid)
-    while process.poll() is None:
-        try:
-            family = [watched, *watched.children(recursive=True)]
-            peak = max(peak, sum(each.memory_full_info().uss for each in family))
-        except psutil.NoSuchProcess:
-            pass
-        time.sleep(0.2)
+    begin = time.monotonic()
+    with TemporaryDirectory(dir=directory) as cache, (directory / f"{megabytes}.log").open("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(start), str(file)], stdout=subprocess.PIPE, stderr=log,
+            env={**os.environ, "HF_DATASETS_CACHE": cache},
+        )  # fmt: skip
+        peak = watch(process)
+        if process.returncode:
+            raise DataError(f"the preparation failed: see {log.name}")
     rows = int(process.stdout.read().split()[-1])
     return peak, time.monotonic() - begin, rows * LENGTH
+
+
+def watch(process: subprocess.Popen) -> int:
+    """The peak of the memory that a process and its children have for themselves, in bytes; until it ends."""
+    peak, watched = 0, psutil.Process(process.pid)
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            peak = max(peak, sum(each.memory_full_info().uss for each in [watched, *watched.children(recursive=True)]))
+        time.sleep(0.2)
+    return peak
 
 
 if __name__ == "__main__":

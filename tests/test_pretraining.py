@@ -220,7 +220,8 @@ def small(tmp_path_factory):
     """The flags of a run of some seconds, and its directory."""
     directory = tmp_path_factory.mktemp("pretraining") / "run"
     options = {"train_file": SAMPLE / "train.jsonl", "output_dir": directory, "hidden_size": 32}
-    options |= {"num_hidden_layers": 1, "num_train_epochs": 2, "checkpointing_steps": 18, "checkpoints_total_limit": 9}
+    options |= {"num_hidden_layers": 1, "num_train_epochs": 2, "checkpointing_steps": 15, "checkpoints_total_limit": 9}
+    options |= {"max_length": 64, "per_device_train_batch_size": 4}
     return [str(part) for name, value in options.items() for part in (f"--{name}", value)], directory
 
 
@@ -234,8 +235,8 @@ def test_a_run_learns_goes_on_bit_for_bit_and_gives_an_encoder_to_swap_in(small,
     assert history[1]["validation_loss"] < history[0]["validation_loss"]
     weights = directory / "encoder" / "model.safetensors"
     uninterrupted = file_digest(weights)
-    assert history[0]["step"] == 36
-    for checkpoint in ("checkpoint-18", "checkpoint-36"):  # in the midst of an epoch, and at its end
+    assert history[0]["step"] == 30
+    for checkpoint in ("checkpoint-15", "checkpoint-30"):  # in the midst of an epoch, and at its end
         resumed = run(PYTHON, PRETRAIN, *flags, "--resume_from_checkpoint", directory / checkpoint)
         assert "Going on from" in resumed.stdout
         assert file_digest(weights) == uninterrupted

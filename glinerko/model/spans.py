@@ -21,11 +21,6 @@ CLASSIFICATION_WEIGHT, COUNT_WEIGHT = 8.0, 4.0
 A document has a handful of the former and hundreds of the latter; with weight 1 they are hardly learned: see
 docs/experiments.md.
 """
-COUNT_MARGIN = 4.0
-"""The count head says "none" only if that is e^4 times as likely as any number.
-
-No threshold finds what is kept back by mistake; what is let through can still be below it.
-"""
 MAX_WIDTH = 12
 """The widest span that is scored after a swap, in words."""
 
@@ -87,15 +82,13 @@ class SpanScorer(Architecture, SpanExtractor):
         )
         losses["classification"] = CLASSIFICATION_WEIGHT * losses["classification"]
         asked = [
-            (states[0], 1, 1.0, 0.0) if kind == "entities" else (states[0], _count(labels), COUNT_WEIGHT, COUNT_MARGIN)
+            (states[0], 1, 1.0) if kind == "entities" else (states[0], _count(labels), COUNT_WEIGHT)
             for states, kind, labels in zip(embs_per_schema, task_types, structure_labels, strict=True)
             if kind != "classifications" and states
         ]
         if asked:
-            states, counts, weights, margins = zip(*asked, strict=True)
+            states, counts, weights = zip(*asked, strict=True)
             logits = self.count_pred(torch.stack(states)).float()
-            # Logit adjustment (Menon et al. 2021): in prediction the margin is not there.
-            logits[:, 0] += torch.tensor(margins, device=logits.device)
             each = F.cross_entropy(logits, torch.tensor(counts, device=logits.device), reduction="none")
             losses["count"] = each @ torch.tensor(weights, device=logits.device)
         return losses

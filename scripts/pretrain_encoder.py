@@ -5,8 +5,8 @@
         --train_file notes.txt --learning_rate 5e-5 --num_train_epochs 3 --output_dir outputs/hospital-encoder
 
 Masked language modelling with whole words masked. The text is plain, one document a line, or JSON lines with a "text";
-labels are not read. Files can be compressed (.gz, .xz, .zst, .bz2). Text of any size is tokenized once, into a
-file of the `datasets` cache, and needs no more memory than a small one. A document that occurs again is left out.
+labels are not read. Files can be compressed (.gz, .xz, .zst, .bz2). The text is read and tokenized once, into files of
+the `datasets` cache, and not held in memory. A document that occurs again is left out.
 Without --init_from a small encoder is trained from random weights, with a WordPiece vocabulary of the corpus.
 OUTPUT_DIR/encoder has the layout of a published encoder: pass it as --korean_encoder to
 train_gliner2_korean_encoder.py. A run that is stopped writes a checkpoint; --resume_from_checkpoint latest continues.

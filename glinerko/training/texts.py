@@ -1,4 +1,4 @@
-"""Raw text of any size as packed rows of pieces; memory holds one batch of documents, whatever the size of the text."""
+"""Raw text of any size as packed rows of pieces, on disk and memory-mapped."""
 
 from __future__ import annotations
 

@@ -80,6 +80,24 @@ def test_compressed_files_are_read_and_damaged_ones_named(tmp_path, kind):
     damaged.write_bytes(b"*" + whole[1:])
     with pytest.raises(DataError, match=rf"damaged.{kind}: cannot be read \("):
         list(read_texts(str(damaged)))
+    damaged.write_bytes(whole[:-3])
+    with pytest.raises(DataError, match=rf"damaged.{kind}: cannot be read \("):
+        list(read_texts(str(damaged)))
+    rows = tmp_path / f"rows.jsonl.{kind}"
+    rows.write_bytes(COMPRESSIONS[kind](json.dumps({"text": TEXT, "entities": {"병": ["당뇨병"]}}).encode()))
+    assert load_rows(str(rows))[0]["text"][:] == [TEXT]
+    rows.write_bytes(rows.read_bytes()[:-3])
+    with pytest.raises(DataError, match=rf"rows.jsonl.{kind}: cannot be read \("):
+        load_rows(str(rows))
+
+
+def test_a_packed_file_is_refused_and_json_lines_are_known_by_their_name(tmp_path):
+    (tmp_path / "notes.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"notes.zip: unpack it first"):
+        list(read_texts(str(tmp_path / "notes.zip")))
+    (tmp_path / "notes.jsonl.gz").write_bytes(gzip.compress(b"plain"))
+    with pytest.raises(DataError, match="line 1: malformed JSON"):
+        list(read_texts(str(tmp_path / "notes.jsonl.gz")))
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def load_documents(
         if not Path(name).is_file():
             raise DataError(f"{name}: no such file")
     documents = read_once(
+        _names(files, dataset_name),
         _generate,
         Features({"text": Value("string"), "left_out": Value("string")}),
         files=tuple(files),

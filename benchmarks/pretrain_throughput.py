@@ -18,12 +18,13 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 import psutil
+from transformers import AutoTokenizer, DebertaV2ForMaskedLM, PreTrainedTokenizerFast
 
 from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
 from glinerko.common import DataError, read_lines, write_json
@@ -33,7 +34,7 @@ from glinerko.training.texts import SPECIAL_TOKENS, word_piece_tokenizer
 
 ROOT = Path(__file__).parents[1]
 OURS, CONFIG = ROOT / "scripts" / "pretrain_encoder.py", ROOT / "accelerate_configs" / "cpu_multi.yaml"
-BATCH, LENGTH, WORDS_FOR_VOCABULARY = 8, 256, 20_000
+BATCH, LENGTH, LINES_FOR_VOCABULARY = 8, 256, 20_000
 
 
 @dataclass
@@ -67,9 +68,7 @@ def main() -> None:
 
 def make_start(text_file: str, start: Path) -> None:
     """A small masked language model with random weights, and a vocabulary of the text."""
-    from transformers import DebertaV2ForMaskedLM, PreTrainedTokenizerFast
-
-    texts = [line for line, _ in zip(read_lines(text_file), range(WORDS_FOR_VOCABULARY), strict=False)]
+    texts = islice(read_lines(text_file), LINES_FOR_VOCABULARY)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=word_piece_tokenizer(texts, 8000, 3), model_max_length=512, **SPECIAL_TOKENS
     )
@@ -100,8 +99,6 @@ def compare(args: Arguments, start: Path, directory: Path, console) -> None:
 
 def write_pieces(args: Arguments, start: Path, file: Path, rows: int) -> None:
     """As many lines of the text as fill so many rows, and some for validation."""
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(start)
     wanted, lines = (rows + 2 * BATCH) * LENGTH, []
     for line in read_lines(args.text_file):
@@ -148,14 +145,10 @@ def launch(args: Arguments, script: Path, options: dict[str, object], *flags: st
 def prepare(args: Arguments, megabytes: int, start: Path, directory: Path) -> tuple[int, float, int]:
     """Prepare a text of this size: the bytes of memory at the peak, the seconds, the number of pieces."""
     file, left = directory / f"{megabytes}.txt", megabytes * 1_000_000
-    with file.open("w", encoding="utf-8") as text:
-        for copy in count():
-            for line in read_lines(args.text_file):
-                left -= text.write(numbered := f"{copy} {line}\n") and len(numbered.encode())
-                if left <= 0:
-                    break
-            if left <= 0:
-                break
+    lines = (f"{copy} {line}\n".encode() for copy in count() for line in read_lines(args.text_file))
+    with file.open("wb") as text:
+        while left > 0:
+            left -= text.write(next(lines))
     program = (
         "import sys; from glinerko.training.texts import load_documents, pack_texts, choose_validation;"
         "from transformers import AutoTokenizer;"

@@ -18,7 +18,7 @@ from glinerko.common import SwapError, TrainingError
 from glinerko.corpus.reading import label_schema, load_rows
 from glinerko.corpus.rows import Example
 from glinerko.corpus.windows import span_outcomes, training_windows, window_from_row
-from glinerko.model.boundary import OPEN_GATE, TASK_WEIGHT
+from glinerko.model.boundary import CLASSIFICATION_WEIGHT, OPEN_GATE
 from glinerko.model.prediction import predict_spans
 from glinerko.model.swap import swap_encoder, weight_checksum
 from glinerko.scoring.analysis import ErrorClass, find_unscored, judge_spans
@@ -82,8 +82,7 @@ def test_what_the_base_says_about_overlaps_is_kept(bases, pair, schema, tmp_path
         assert as_sets(ours) == as_sets(theirs)
     assert as_sets(model.extract_entities(TEXT, overlap_policy="flat", **options)["entities"]) != as_sets(theirs)
     assert not model.boundary_settings.adaptive_threshold  # else spans below the threshold are found
-    assert model.boundary_settings.classification_loss_weight == TASK_WEIGHT
-    assert model.boundary_settings.relation_loss_weight == TASK_WEIGHT
+    assert model.boundary_settings.classification_loss_weight == CLASSIFICATION_WEIGHT
 
 
 def as_sets(entities: dict) -> dict[str, set]:

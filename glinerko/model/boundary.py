@@ -26,12 +26,8 @@ from glinerko.model.architecture import Architecture, Prompt, WindowAnswer
 
 OPEN_GATE = 1.0
 """The ``abstention_threshold`` above which no label is kept back."""
-TASK_WEIGHT = 8.0
-"""The weight of the losses of classes and of relations.
-
-With gliner2's 1 no class is learned in ten epochs; with more for classes alone, relations are lost: see
-docs/experiments.md.
-"""
+CLASSIFICATION_WEIGHT = 8.0
+"""The weight of the loss of classes; with gliner2's 1 none is learned in ten epochs: see docs/experiments.md."""
 
 
 class BoundaryScorer(Architecture, BoundaryExtractor):
@@ -54,12 +50,12 @@ class BoundaryScorer(Architecture, BoundaryExtractor):
 
     @classmethod
     def swapped_config(cls, base: ExtractorConfig, max_width: int | None) -> dict[str, Any]:
-        """The gate is opened, no count lets spans below the threshold through, classes and relations weigh more."""
+        """The gate is opened, no count lets spans below the threshold through, and classes weigh more."""
         if max_width is not None:
             raise SwapError("--max_width: a base of the boundary architecture has no widest span: leave it out")
         opened = {"abstention_threshold": OPEN_GATE, "adaptive_threshold": False}
-        weights = {"classification_loss_weight": TASK_WEIGHT, "relation_loss_weight": TASK_WEIGHT}
-        return {"boundary_head": {**base.boundary_head, **opened, **weights}}
+        weight = {"classification_loss_weight": CLASSIFICATION_WEIGHT}
+        return {"boundary_head": {**base.boundary_head, **opened, **weight}}
 
     @property
     def overlap_policy(self) -> str:

@@ -10,13 +10,14 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import PYTHON, SAMPLE
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 from layouts import build
 from test_scripts import LAUNCH, one_line_error, run
 from test_swap import roberta
 from transformers import AutoTokenizer, DebertaV2ForMaskedLM, PreTrainedTokenizerFast
 
 from glinerko.common import DataError, file_digest, write_json_lines
+from glinerko.corpus.reading import read_once
 from glinerko.corpus.tokens import load_encoder_tokenizer
 from glinerko.model.extractor import load_extractor
 from glinerko.model.swap import swap_encoder
@@ -59,7 +60,11 @@ def test_vocabulary_has_common_beginnings_and_ends_of_words_and_spells_the_rest(
 
 
 def documents_of(*texts):
-    return Dataset.from_dict({"text": list(texts), "left_out": [""] * len(texts)})
+    return read_once("texts", text_rows, Features({"text": Value("string"), "left_out": Value("string")}), texts=texts)
+
+
+def text_rows(texts):
+    return ({"text": text, "left_out": "" if text else DUPLICATE} for text in texts)
 
 
 def test_rows_are_full_and_lose_nothing(tokenizer):
@@ -79,7 +84,7 @@ def test_rows_are_full_and_lose_nothing(tokenizer):
 
 
 def test_documents_left_out_and_those_to_measure_are_in_no_row(tokenizer):
-    documents = Dataset.from_dict({"text": ["당뇨병", "", "고혈압", "환자"], "left_out": ["", DUPLICATE, "", ""]})
+    documents = documents_of("당뇨병", "", "고혈압", "환자")
     drawn = choose_validation(documents, 0.3, 9, seed=1)
     assert len(drawn) == 1
     kept = [text for index, text in enumerate(documents["text"]) if text and index not in drawn]
@@ -126,6 +131,11 @@ def test_texts_of_a_data_set_are_read(tmp_path):
             assert load_documents([], str(tmp_path / "set"))[0]["text"][:] == texts_of_a_set
     with pytest.raises(DataError, match="data set"):
         load_documents([], str(tmp_path / "none"))
+
+
+def test_rows_are_on_disk_and_made_once(tokenizer):
+    first, second = (pack_texts(documents_of(*TEXTS), tokenizer, 16) for _ in range(2))
+    assert first.cache_files == second.cache_files != []  # rows in memory would have no file
 
 
 def test_rows_do_not_depend_on_the_number_of_cores_and_slices(tokenizer, monkeypatch):

@@ -170,7 +170,9 @@ def pack_texts(
     blocks = Dataset.from_dict({"start": range(0, len(documents), BLOCK)})
     # Explicit, because a tokenizer's own hash changes when it is used.
     vocabulary = tokenizer.backend_tokenizer.to_str()
-    content = (documents._fingerprint, vocabulary, max_length, drawn.tobytes(), __version__)
+    fingerprint = Hasher.hash((documents._fingerprint, vocabulary, max_length, drawn.tobytes(), __version__))
+    # Explicit as well: without a file, the rows of a data set that is in memory, like these blocks, stay in memory.
+    file = Path(documents.cache_files[0]["filename"]).with_name(f"rows-{fingerprint}.arrow")
     processes = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, len(blocks) // 20)
     return blocks.map(
         partial(_pack, documents=documents, tokenizer=tokenizer, max_length=max_length, drawn=set(drawn.tolist())),
@@ -179,7 +181,8 @@ def pack_texts(
         remove_columns="start",
         features=ROW_FEATURES,
         num_proc=processes if processes > 1 else None,
-        new_fingerprint=Hasher.hash(content),
+        new_fingerprint=fingerprint,
+        cache_file_name=str(file),
         desc=f"Tokenizing, {BLOCK:,} documents at once",
     )
 

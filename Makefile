@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 
 TRAIN_FILE ?= data/sample/train.jsonl
 TEST_FILE ?= data/sample/test.jsonl
+# The sample's training file says nothing about another test file.
+SCORED_WITH = $(if $(filter data/sample/test.jsonl,$(TEST_FILE)),$(TRAIN_FILE),$(filter-out data/sample/%,$(TRAIN_FILE)))
 CONFIG ?= accelerate_configs/$(if $(shell command -v nvidia-smi),single_gpu,cpu).yaml
 ARGS ?=
 DATA ?=
@@ -77,8 +79,8 @@ dry-run: $(BIN)/.installed  ## all checks and a plan of time, memory and disk: m
 	$(BIN)/accelerate launch --quiet --config_file $(CONFIG) scripts/train_gliner2_korean_encoder.py \
 		--train_file $(TRAIN_FILE) --dry_run $(ARGS)
 
-eval: $(BIN)/.installed  ## score the latest model of outputs/: make eval TEST_FILE=test.jsonl
-	$(BIN)/python scripts/eval.py --test_file $(TEST_FILE) --train_file $(TRAIN_FILE) $(ARGS)
+eval: $(BIN)/.installed  ## score the latest model of outputs/: make eval TEST_FILE=test.jsonl TRAIN_FILE=train.jsonl
+	$(BIN)/python scripts/eval.py --test_file $(TEST_FILE) $(if $(SCORED_WITH),--train_file $(SCORED_WITH)) $(ARGS)
 
 serve: $(BIN)/.installed  ## the page and service of a model: make serve MODEL=outputs/medical/best
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .[demo]

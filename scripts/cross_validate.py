@@ -309,7 +309,7 @@ def report_curve(args: Arguments, folds: list[int], shares: list[float], about: 
             f"{args.more_documents:,} more documents like these: about {gain.low:+.3f} to {gain.high:+.3f} "
             f"{METRICS[args.metric].title} ({gain.f1:+.3f} on the curve)"
         )
-    known = sum(size <= sizes[-1] / 2 for size in sizes)
+    known = sum(share <= shares[-1] / 2 for share in shares)
     if known > 1:
         test = forecast(sizes[:known], counts[:known], sizes[-1])
         result["check"] = {**asdict(test), "measured": points[-1].f1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -386,6 +388,13 @@ def file_digest(path: Path) -> str:
     """The SHA-256 of a file's content."""
     with path.open("rb") as file:
         return sha_fileobj(file).hex()
+
+
+@cache
+def code_digest() -> str:
+    """A hash of this package's code: what a cache holds was made by the same code."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def check_unicode(what: str, value: str) -> None:

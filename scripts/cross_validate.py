@@ -51,6 +51,7 @@ from glinerko.common import (
     read_json_lines,
     read_yaml,
     write_json,
+    write_json_lines,
     write_text,
 )
 from glinerko.corpus.reading import load_rows, write_rows
@@ -59,6 +60,7 @@ from glinerko.scoring.learning_curve import curve_points, forecast
 from glinerko.scoring.metrics import METRICS, Scores, compare_scores, metric_title
 from glinerko.sharing.tables import comparison_table, curve_table, score_table
 from glinerko.training.checkpoints import BEST, REPORT_COUNTS, REPORT_FIGURES
+from glinerko.training.texts import HELD_OUT, load_documents
 
 SCRIPTS = Path(__file__).parent
 OF_A_FOLD = ("{fold}", "{train}", "{dev}")
@@ -72,7 +74,7 @@ Stage = tuple[str, dict[str, Any]]
 @dataclass
 class Arguments:
     train_file: str = option(help="labelled documents, JSON lines")
-    text_file: list[str] = option([], "raw text for pre-training ({text})")
+    text_file: list[str] = option([], "raw text for pre-training ({text}); labelled documents in it are left out")
     related_file: list[str] = option([], "documents with other labels to train on first ({related})")
     output_dir: str = option("outputs/cross-validation", "output directory")
     name: str = option("default", "name of this variant of the recipe")
@@ -106,7 +108,8 @@ def main() -> None:
         raise DataError(f"--only: the folds are 0 to {args.folds - 1}, each once")
 
     directory = Path(args.output_dir)
-    places = {"{shared}": [str(directory / "shared")], "{text}": args.text_file, "{related}": args.related_file}
+    text_files = [str(unlabelled_text(args, directory))] if args.text_file else []
+    places = {"{shared}": [str(directory / "shared")], "{text}": text_files, "{related}": args.related_file}
     common = Pipeline(places, [file_digest(Path(file)) for file in extra_files])
     shared = list(takewhile(lambda stage: not any(place in str(stage[1]) for place in OF_A_FOLD), stages[:-1]))
     for stage in shared:
@@ -120,6 +123,16 @@ def main() -> None:
         report_curve(args, chosen, shares, about)
     else:
         report(args, chosen, about)
+
+
+def unlabelled_text(args: Arguments, directory: Path) -> Path:
+    """A file of the raw text without the labelled documents, on which every fold is scored once."""
+    documents, left_out = load_documents(args.text_file, held_out_files=[args.train_file])
+    file = directory / "text.jsonl"
+    check_output(file, *args.text_file)
+    write_json_lines(file, ({"text": row["text"]} for row in documents if row["text"]))
+    print(f"{left_out[HELD_OUT]:,} of {len(documents):,} raw texts have words of the labelled documents: left out")
+    return file
 
 
 def take_recipe() -> tuple[Path, list[str]]:

@@ -18,7 +18,9 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -40,11 +42,12 @@ from glinerko.training.checkpoints import (
     HISTORY,
     TRAINING_ARGUMENTS,
     find_resumed,
+    replace_directory,
     run_identity,
     save_checkpoint,
     trim_history,
 )
-from glinerko.training.optimizer import MAX_GRADIENT_NORM
+from glinerko.training.optimizer import MAX_GRADIENT_NORM, check_disk_space, check_gradient, whole_parameters
 from glinerko.training.pretraining import (
     MaskedLanguageModel,
     WholeWordCollator,
@@ -132,11 +135,14 @@ def main() -> None:
         documents, left_out = load_documents(args.train_file or [], args.dataset_name, args.held_out_file)
         drawn = choose_validation(documents, args.validation_split, VALIDATION_DOCUMENTS, args.seed)
         model, tokenizer = make_model(args, documents, drawn, run)
+        if model.config.position_biased_input and args.max_length > model.config.max_position_embeddings:
+            raise TrainingError(f"--max_length: the encoder has {model.config.max_position_embeddings} positions")
         rows = pack_texts(documents, tokenizer, args.max_length, drawn)
         held_out = pack_texts(documents.select(drawn), tokenizer, args.max_length)
     console.print(
-        f"{len(documents):,} documents, {len(rows):,} rows of {args.max_length} pieces; {len(drawn):,} to measure, "
-        f"{left_out[DUPLICATE]:,} duplicates left out, {left_out[HELD_OUT]:,} with words of held-out documents\n"
+        f"{len(documents) - left_out.total():,} documents, {len(rows):,} rows of {args.max_length} pieces; "
+        f"{len(drawn):,} of them to measure; left out: {left_out[DUPLICATE]:,} duplicates, {left_out[HELD_OUT]:,} with "
+        "words of held-out documents\n"
         f"{model.num_parameters() / 1e6:.1f}M parameters, {len(tokenizer):,} tokens",
     )
     if accelerator.is_main_process:
@@ -146,6 +152,7 @@ def main() -> None:
     model.to(accelerator.device)
     attention = speed_up(model, model.deberta, args.attention_backend, accelerator)
     separate = attention.startswith("eager")
+    rehearse(model, tokenizer, run, args)
     training = prepare(MaskedLanguageModel(model, separate), tokenizer, rows, args, run)
     resume(training)
     console.print(
@@ -157,14 +164,29 @@ def main() -> None:
 
     # 3. The training.
     fit(training, held_out)
+    weights = accelerator.get_state_dict(training.masked)
     if accelerator.is_main_process:
-        save_encoder(model, tokenizer, run.output_dir / ENCODER)
+        weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+        replace_directory(run.output_dir / ENCODER, partial(save_encoder, model, tokenizer, weights=weights))
         console.print(
             f"Encoder  {run.output_dir / ENCODER}\nHistory  {run.output_dir / HISTORY}\nNext     accelerate launch "
             f"scripts/train_gliner2_korean_encoder.py --korean_encoder {run.output_dir / ENCODER} ...",
         )
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def rehearse(model: DebertaV2ForMaskedLM, tokenizer: PreTrainedTokenizerFast, run: Run, args: Arguments) -> None:
+    """Save once what would otherwise be saved after hours, and check that there is room for the checkpoints.
+
+    Raises:
+        TrainingError: The disk is too small.
+    """
+    check_disk_space(model, run.output_dir, args.checkpoints_total_limit, averaging=False)
+    if run.accelerator.is_main_process:
+        with TemporaryDirectory(dir=run.output_dir, prefix="trial.") as directory:
+            save_encoder(model, tokenizer, Path(directory))
+    run.accelerator.wait_for_everyone()
 
 
 def fit(training: Pretraining, held_out: Dataset) -> None:
@@ -180,10 +202,13 @@ def fit(training: Pretraining, held_out: Dataset) -> None:
     for epoch in range(done_epochs + 1, training.args.num_train_epochs + 1):
         begin = time.monotonic()
         seen = train_epoch(training, epoch)
+        speed = seen / (time.monotonic() - begin)
         figures = evaluate(training, held_out)
         if run.accelerator.is_main_process:
-            record_epoch(training, epoch, figures, seen / (time.monotonic() - begin))
+            record_epoch(training, epoch, figures, speed)
         training.sums.zero_()
+    if total % training.args.checkpointing_steps:
+        checkpoint(training)  # so that a failure of what follows costs no step
     training.bar.close()
 
 
@@ -191,11 +216,11 @@ def train_epoch(training: Pretraining, epoch: int) -> int:
     """Do the steps of an epoch that are not done yet.
 
     Returns:
-        The number of pieces that this process has read.
+        The number of pieces that all processes have read.
 
     Raises:
         Stopped: A stop was requested; a checkpoint is written.
-        TrainingError: The loss is not finite.
+        TrainingError: The loss or the gradient is not finite.
     """
     args, run, accelerator, loader = training.args, training.run, training.run.accelerator, training.loader
     training.collator.epoch = epoch
@@ -205,21 +230,25 @@ def train_epoch(training: Pretraining, epoch: int) -> int:
     for batch in skip_first_batches(loader, done) if done else loader:
         set_seed(args.seed + training.step, device_specific=True)
         figures = torch.stack([figure.float() for figure in training.masked(**batch)])
-        everywhere = accelerator.reduce(torch.cat([figures.detach(), figures.new_tensor([run.stop.asked])]))
-        if not torch.isfinite(everywhere).all():
-            raise TrainingError(f"the loss is not finite at step {training.step}: lower --learning_rate")
+        pieces = (batch["documents"] > 0).sum()
+        everywhere = torch.stack([*figures.detach(), pieces, torch.tensor(run.stop.asked, device=accelerator.device)])
+        everywhere = accelerator.reduce(everywhere)
         # DDP averages gradients over processes, so multiply by num_processes to get the sum.
         accelerator.backward(figures[0] * accelerator.num_processes / everywhere[2].clamp(min=1))
-        accelerator.clip_grad_norm_(training.masked.parameters(), MAX_GRADIENT_NORM)
+        norm = accelerator.clip_grad_norm_(training.masked.parameters(), MAX_GRADIENT_NORM)
+        check_gradient(norm, accelerator.mixed_precision, f"step {training.step}: lower --learning_rate")
+        loss, _, masked, pieces, stopping = everywhere.tolist()
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is not finite at step {training.step}: lower --learning_rate")
         training.optimizer.step()
         training.scheduler.step()
         training.optimizer.zero_grad()
         training.step += 1
         training.sums += everywhere[:3]
-        seen += int((batch["documents"] > 0).sum())
-        training.bar.set_postfix(loss=f"{everywhere[0] / everywhere[2]:.3f}", refresh=False)
+        seen += pieces
+        training.bar.set_postfix(loss=f"{loss / max(masked, 1):.3f}", refresh=False)
         training.bar.update()
-        if everywhere[3]:
+        if stopping:
             raise Stopped(
                 f"{run.stop.reason} after step {training.step}: {checkpoint(training)} is complete; the same command "
                 "with --resume_from_checkpoint latest continues from it"
@@ -304,11 +333,11 @@ def evaluate(training: Pretraining, rows: Dataset) -> dict[str, float]:
     sums = torch.zeros(3, device=accelerator.device)
     starts = range(accelerator.process_index * size, len(rows), size * accelerator.num_processes)
     masked = accelerator.unwrap_model(training.masked)
-    for start in starts:
-        batch = collator(rows.select(range(start, min(start + size, len(rows)))).to_list())
-        with accelerator.autocast():
+    with whole_parameters(training.masked), accelerator.autocast():
+        for start in starts:
+            batch = collator(rows.select(range(start, min(start + size, len(rows)))).to_list())
             figures = masked(**{k: v.to(accelerator.device) for k, v in batch.items()})
-        sums += torch.stack([figure.float() for figure in figures])
+            sums += torch.stack([figure.float() for figure in figures])
     collator.epoch = epoch
     return {f"validation_{name}": value for name, value in means(accelerator.reduce(sums)).items()}
 
@@ -318,11 +347,10 @@ def means(sums: torch.Tensor) -> dict[str, float]:
     return {"loss": loss / max(words, 1), "accuracy": right / max(words, 1)}
 
 
-def record_epoch(training: Pretraining, epoch: int, figures: dict[str, float], pieces_per_second: float) -> None:
+def record_epoch(training: Pretraining, epoch: int, figures: dict[str, float], speed: float) -> None:
     scores = {**means(training.sums), **figures}
     entry = {"epoch": epoch, "step": training.step, **scores}
     trim_history(training.run.output_dir / HISTORY, epoch, entry)
-    speed = pieces_per_second * training.run.accelerator.num_processes
     shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
     training.bar.write(f"epoch {epoch}: {shown}, {speed:,.0f} pieces a second")
 

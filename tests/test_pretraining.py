@@ -1,22 +1,29 @@
 from __future__ import annotations
 
+import errno
 import json
 import lzma
+import multiprocessing
 import os
+import signal
 import sys
+import unicodedata
 from contextlib import nullcontext
 from itertools import pairwise
+from unittest.mock import Mock
 
 import pytest
 import torch
 from conftest import PYTHON, SAMPLE
 from datasets import Dataset, Features, Value
+from datasets.exceptions import DatasetGenerationError
 from layouts import build
 from test_scripts import LAUNCH, one_line_error, run
 from test_swap import roberta
 from transformers import AutoTokenizer, DebertaV2ForMaskedLM, PreTrainedTokenizerFast
 
-from glinerko.common import DataError, file_digest, write_json_lines
+from glinerko.common import DataError, file_digest, read_json_lines, write_json_lines
+from glinerko.corpus import reading
 from glinerko.corpus.reading import read_once
 from glinerko.corpus.tokens import load_encoder_tokenizer
 from glinerko.model.extractor import load_extractor
@@ -30,6 +37,7 @@ from glinerko.training.pretraining import (
     read_rows,
     save_encoder,
 )
+from glinerko.training.run import StopRequest
 from glinerko.training.texts import (
     DUPLICATE,
     HELD_OUT,
@@ -63,7 +71,7 @@ def documents_of(*texts):
     return read_once("texts", text_rows, Features({"text": Value("string"), "left_out": Value("string")}), texts=texts)
 
 
-def text_rows(texts):
+def text_rows(texts, **digests):
     return ({"text": text, "left_out": "" if text else DUPLICATE} for text in texts)
 
 
@@ -113,11 +121,67 @@ def test_a_document_is_read_once_and_none_that_shares_words_with_a_held_out_one(
     assert load_documents([str(first), str(second)], held_out_files=[str(plain)])[1] == {HELD_OUT: 3}
     with pytest.raises(DataError, match="no text is left"):
         load_documents([str(plain)], held_out_files=[str(plain)])
-    with pytest.raises(DataError, match=r"c.txt: no such file"):
-        load_documents([str(tmp_path / "c.txt")])
+    write_json_lines(held_out, [{"text": "첫 줄 글\n둘째 줄 글"}, {"text": run_of_words}])
+    written_otherwise = [unicodedata.normalize("NFD", run_of_words), run_of_words.replace(" ", ", "), "둘째 줄: 글."]
+    plain.write_text("\n".join([*written_otherwise, "둘째 줄"]), encoding="utf-8")
+    documents, left_out = load_documents([str(plain)], held_out_files=[str(held_out)])
+    assert (documents["text"][:], left_out) == (["", "", "", "둘째 줄"], {HELD_OUT: 3})
+    for missing, told in (("c.txt", "c.txt: no such file"), ("", "a directory; name its files")):
+        with pytest.raises(DataError, match=told):
+            load_documents([str(tmp_path / missing)])
     second.write_text('{"text": 1}', encoding="utf-8")
     with pytest.raises(DataError, match=r"b.jsonl, line 1"):
         load_documents([str(first), str(second)])
+
+
+def test_a_long_document_is_cut_at_white_space_and_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "LONGEST_PART", 10)
+    text = "가나다 라마바 사아자 " + "차" * 25 + " 카타"
+    (tmp_path / "long.txt").write_text(text, encoding="utf-8")
+    parts = load_documents([str(tmp_path / "long.txt")])[0]["text"][:]
+    assert "".join(parts) == text
+    assert parts[:2] == ["가나다 라마바", " 사아자"]
+    assert max(map(len, parts)) == 10
+
+
+def test_what_other_code_has_read_is_read_again(tmp_path, monkeypatch):
+    file = tmp_path / "a.txt"
+    file.write_text("당뇨병 환자", encoding="utf-8")
+    first = load_documents([str(file)])[0].cache_files
+    assert load_documents([str(file)])[0].cache_files == first
+    monkeypatch.setattr(reading, "code_digest", lambda: "changed")
+    assert load_documents([str(file)])[0].cache_files != first
+
+
+def test_a_cache_without_room_and_a_process_that_ends_are_named(tokenizer, monkeypatch):
+    documents = documents_of("당뇨병")
+    for error, told in (
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device .* GB are free"),
+        (RuntimeError("One of the subprocesses has abruptly died"), "a process that tokenizes ended"),
+    ):
+        monkeypatch.setattr(Dataset, "map", Mock(side_effect=error))
+        with pytest.raises(DataError, match=told):
+            pack_texts(documents, tokenizer, 16)
+    full = DatasetGenerationError()
+    full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(Dataset, "from_generator", Mock(side_effect=full))
+    with pytest.raises(DataError, match=r"No space left on device .* GB are free"):
+        documents_of("고혈압")
+
+
+def test_processes_that_tokenize_end_at_once_and_those_that_make_batches_do_not():
+    before = signal.getsignal(signal.SIGTERM)
+    stop = StopRequest()
+    try:
+        for patient, status in ((False, -signal.SIGTERM), (True, 0)):
+            stop.patient = patient
+            child = multiprocessing.get_context("fork").Process(target=signal.raise_signal, args=(signal.SIGTERM,))
+            child.start()
+            child.join()
+            assert child.exitcode == status
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_texts_of_a_data_set_are_read(tmp_path):
@@ -142,7 +206,7 @@ def test_rows_do_not_depend_on_the_number_of_cores_and_slices(tokenizer, monkeyp
     documents = documents_of(*(f"{text} {number}" for number in range(30) for text in TEXTS[:3]))
     monkeypatch.setattr(texts, "BLOCK", 2)
     rows = []
-    for cores, size in ((1, 2**20), (2, 30)):
+    for cores, size in ((1, 100), (2, 1)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: range(cores), raising=False)
         monkeypatch.setattr(texts, "SLICE", size)
         documents._fingerprint = f"cores-{cores}"
@@ -315,6 +379,27 @@ def test_the_encoder_of_a_gliner2_goes_on(pair):
     assert tokenizer.mask_token_id < logits.shape[-1]
 
 
+@pytest.mark.slow(20)
+def test_sharded_by_fsdp_it_trains_and_saves_as_one_process_does(tmp_path):
+    """Under accelerate_configs/fsdp.yaml, on two CPU processes that evaluate unequal numbers of batches."""
+    lines = (SAMPLE / "train.jsonl").read_text(encoding="utf-8").splitlines()[:120]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    flags = ["--train_file", tmp_path / "texts.jsonl", "--hidden_size", 32, "--num_hidden_layers", 2]
+    flags += ["--max_length", 32, "--per_device_train_batch_size", 4, "--num_train_epochs", 2]
+    flags += ["--attention_backend", "eager", "--attention_dropout", 0, "--validation_split", 0.15]
+    histories, encoders = [], []
+    for name, runner in (("whole", []), ("sharded", ["tests/sharded_on_cpu.py", "accelerate_configs/fsdp.yaml"])):
+        command = [*LAUNCH, "accelerate_configs/cpu_multi.yaml", *runner, "tests/without_chance.py", PRETRAIN, *flags]
+        result = run(*command, "--output_dir", tmp_path / name)
+        assert result.returncode == 0, result.stderr
+        histories.append(read_json_lines(tmp_path / name / "history.jsonl"))
+        encoders.append(load_masked_language_model(str(tmp_path / name / "encoder"))[0].state_dict())
+    for one, other in zip(*histories, strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+    for key, tensor in encoders[0].items():
+        torch.testing.assert_close(encoders[1][key], tensor, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.slow(2)
 def test_what_cannot_be_trained_is_one_line(pair, tmp_path):
     one_line_error(
@@ -342,13 +427,14 @@ def test_folds_are_trained_scored_and_compared_and_done_stages_are_not_repeated(
     )
     lines = (SAMPLE / "train.jsonl").read_text(encoding="utf-8").splitlines()[:60]
     text = tmp_path / "notes.txt"
-    text.write_text("\n".join(TEXTS), encoding="utf-8")
+    text.write_text("\n".join([*TEXTS, json.loads(lines[3])["text"]]), encoding="utf-8")
     flags = ["--train_file", write_rows(*lines, name="train.jsonl"), "--folds", 2, "--output_dir", tmp_path / "cv"]
     command = [PYTHON, "scripts/cross_validate.py", recipe, *flags]
     one_line_error(run(*command), "['{text}'] as --train_file: pass such a file")
     command += ["--text_file", text]
     first = run(*command, "--jobs", 2)
     assert first.returncode == 0, first.stderr
+    assert "\n1 of 13 raw texts have words of the labelled documents: left out\n" in f"\n{first.stdout}"
     assert first.stdout.count("$ ") == 7  # the first encoder is that of both folds
     assert "best so far" in (tmp_path / "cv" / "fold-1" / "default.log").read_text(encoding="utf-8")
     (tmp_path / "cv" / "fold-0" / "encoder" / "encoder").stat()

@@ -15,7 +15,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 
-from glinerko.common import DataError, __version__
+from glinerko.common import DataError, code_digest
 from glinerko.corpus.alignment import Outcome, classify_spans, place_records
 from glinerko.corpus.processor import KoreanSchemaTransformer, RecordTarget, TrainingWindow, Window, gliner2_schema
 from glinerko.corpus.rows import ENTITIES, OFFSETS, Example, Offsets, Span
@@ -118,7 +118,7 @@ def split_into_windows(
     splitter = processor.word_splitter
     words = splitter.splitter, splitter.splitter.version, splitter.continuation is not None
     tokenizer = processor.tokenizer.backend_tokenizer.to_str()
-    settings = rows._fingerprint, __version__, words, tokenizer, schema, room
+    settings = rows._fingerprint, code_digest(), words, tokenizer, schema, room
     return rows.map(
         split_batch,
         batched=True,
@@ -177,7 +177,7 @@ def align_gold(documents: Dataset, max_width: int | None, max_records: int | Non
         batched=True,
         batch_size=256,
         features=Features({**documents.features, **_ALIGNED_COLUMNS}),
-        new_fingerprint=Hasher.hash((documents._fingerprint, __version__, "outcomes", max_width, max_records)),
+        new_fingerprint=Hasher.hash((documents._fingerprint, code_digest(), "outcomes", max_width, max_records)),
         desc="Aligning mentions",
     )
 

@@ -199,9 +199,9 @@ def prepare_output_dir(
     checkpoints = list_checkpoints(directory)
     resuming = resume_from and (checkpoints or resume_from != "latest")
     if ((directory / result).exists() or checkpoints) and not (resuming or overwrite):
+        going_on = "--resume_from_checkpoint latest continues it, or " if checkpoints else ""
         raise GlinerkoError(
-            f"{directory} holds a trained model: --resume_from_checkpoint latest continues it, or choose another "
-            "--output_dir or --overwrite_output_dir"
+            f"{directory} holds a trained model: {going_on}choose another --output_dir or --overwrite_output_dir"
         )
     accelerator.wait_for_everyone()
     check_writable(directory)

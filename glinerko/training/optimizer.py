@@ -175,11 +175,11 @@ def check_step(
         raise TrainingError(f"the loss cannot be trusted ({listed})")
 
 
-def check_gradient(norm: torch.Tensor | None, mixed_precision: str, ids: Sequence[str]) -> None:
+def check_gradient(norm: torch.Tensor | None, mixed_precision: str, where: str) -> None:
     """Stop if the norm of a step's gradient is not finite. With fp16, Accelerate leaves out such steps.
 
     Raises:
-        TrainingError: With the ids of the documents.
+        TrainingError: Naming ``where`` this happened.
     """
     if norm is not None and mixed_precision != "fp16" and not torch.isfinite(torch.as_tensor(norm)):
-        raise TrainingError(f"the gradient is not finite (documents {', '.join(ids)})")
+        raise TrainingError(f"the gradient is not finite ({where})")

@@ -166,8 +166,18 @@ def _load_weights(directory: Path, name: str) -> tuple[DebertaV2ForMaskedLM, boo
     return model, bool(info["missing_keys"])
 
 
-def save_encoder(model: DebertaV2ForMaskedLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
-    """Write config, weights and tokenizer in the layout of a published encoder, for transformers 4 and 5."""
-    model.save_pretrained(directory)
+def save_encoder(
+    model: DebertaV2ForMaskedLM,
+    tokenizer: PreTrainedTokenizerFast,
+    directory: Path,
+    *,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write config, weights and tokenizer in the layout of a published encoder, for transformers 4 and 5.
+
+    Args:
+        weights: Those of ``model`` by name, if it has only a part of them itself.
+    """
+    model.save_pretrained(directory, state_dict=weights)
     tokenizer.save_pretrained(directory)
     restore_tokenizer_class(directory)

@@ -40,8 +40,8 @@ class StopRequest:
         self._minutes, self._end = minutes, math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.patient = False
         """Whether a signal waits for the end of a step. If not, it interrupts at once."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
+        self._handle(self._receive)
+        os.register_at_fork(after_in_child=self._enter_child)
 
     @property
     def asked(self) -> bool:
@@ -49,6 +49,17 @@ class StopRequest:
         if self.reason is None and time.monotonic() >= self._end:
             self.reason = f"stopped after {self._minutes:g} minutes,"
         return self.reason is not None
+
+    def _enter_child(self) -> None:
+        # Processes that tokenize end at once, because datasets waits for ever for one that does not. Those that make
+        # batches go on to the end of the step.
+        if not self.patient:
+            self._handle(signal.SIG_DFL)
+
+    @staticmethod
+    def _handle(handler: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self.patient or self.reason is not None:

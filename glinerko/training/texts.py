@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
+import multiprocess
 import numpy as np
+import tokenizers
 from datasets import Dataset, Features, List, Value, load_dataset
 from datasets.fingerprint import Hasher
-from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from xxhash import xxh3_64_intdigest
 
-from glinerko.common import DataError, __version__, file_digest, first_line
+from glinerko.common import DataError, code_digest, file_digest, first_line
 from glinerko.corpus.matching import without_spaces
-from glinerko.corpus.reading import read_once, read_texts
+from glinerko.corpus.reading import ensure_cache, no_room, read_once, read_texts
 
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]",
@@ -35,12 +38,15 @@ BUCKETS, SLOTS = 2**20, 8
 95 % are found; with fewer, more."""
 SHARED_WORDS = 13
 """A document with this many words in a row of a held-out document is left out, as for GPT-3 (Brown et al. 2020)."""
+LONGEST_PART = 10_000
+"""The number of characters of a document that are handled at once; a longer one is cut at white space."""
 COUNTED_WORDS = 300_000
 """The number of different words that are counted for a vocabulary; beyond it, the rarest are forgotten."""
 LONGEST_WORD = 100
 """The number of characters of the longest word that a WordPiece tokenizer cuts, and that is counted."""
-BLOCK, SLICE = 1000, 2**20
-"""The number of documents that fill rows together, and of characters that are tokenized at once."""
+BLOCK, SLICE = 500, 100
+"""The number of documents that fill rows together, and that are tokenized at once."""
+_WORDS = re.compile(r"[^\W_]+")
 ROW_FEATURES = Features({"input_ids": List(Value("int32")), "words": List(Value("int16"))})
 
 
@@ -52,18 +58,20 @@ def load_documents(
     Args:
         files: See :func:`glinerko.corpus.reading.read_texts`.
         dataset_name: A data set with a column ``text``, on the Hub or in a directory.
-        held_out_files: A document with the whole text of one in here, or :data:`SHARED_WORDS` of its words in a row, is
-            left out.
+        held_out_files: A document is left out if it is the text or a line of one in here, or has
+            :data:`SHARED_WORDS` of its words in a row. Only letters and digits are compared.
 
     Returns:
-        The documents in their order, with an empty text where one was left out; and how many were, by reason.
+        The documents in their order, those longer than :data:`LONGEST_PART` in several rows, with an empty text where
+        one was left out; and how many were, by reason.
 
     Raises:
         DataError: With file, line and reason.
     """
+    ensure_cache()
     for name in (*files, *held_out_files):
         if not Path(name).is_file():
-            raise DataError(f"{name}: no such file")
+            raise DataError(f"{name}: a directory; name its files" if Path(name).is_dir() else f"{name}: no such file")
     documents = read_once(
         _names(files, dataset_name),
         _generate,
@@ -73,7 +81,6 @@ def load_documents(
         held_out_files=tuple(held_out_files),
         digests=tuple(file_digest(Path(name)) for name in (*files, *held_out_files)),
         dataset=_load_dataset(dataset_name)._fingerprint if dataset_name else None,
-        version=__version__,
     )
     counts = Counter()
     for batch in documents.select_columns("left_out").with_format("arrow").iter(100_000):
@@ -95,10 +102,10 @@ def _generate(
 ) -> Iterator[dict[str, str]]:
     """The rows of :func:`load_documents`; ``digests`` only tell the cache when to read again."""
     held_out = [text for file in held_out_files for _, text in read_texts(file)]
-    whole = set(map(without_spaces, held_out))
-    runs = {run for text in held_out for run in _word_runs(text)}
+    whole = {"".join(_words(each)) for text in held_out for each in (text, *text.splitlines())} - {""}
+    runs = {run for text in held_out for run in _word_runs(_words(text))}
     seen, empty = np.zeros((BUCKETS, SLOTS), dtype=np.uint64), True
-    for text in _read(files, dataset_name):
+    for text in (part for document in _read(files, dataset_name) for part in _parts(document)):
         bare = without_spaces(text)
         if not bare:
             continue
@@ -109,7 +116,8 @@ def _generate(
         if not duplicate:
             bucket[1:] = bucket[:-1].copy()
             bucket[0] = digest
-        hit = bare in whole or (runs and not runs.isdisjoint(_word_runs(text)))
+        words = _words(text) if whole else []
+        hit = "".join(words) in whole or not runs.isdisjoint(_word_runs(words))
         reason = HELD_OUT if hit else DUPLICATE if duplicate else ""
         yield {"text": "" if reason else text, "left_out": reason}
     if empty:
@@ -130,8 +138,21 @@ def _read(files: Sequence[str], dataset_name: str | None) -> Iterator[str]:
         yield row["text"]
 
 
-def _word_runs(text: str) -> Iterator[int]:
-    words = text.split()
+def _parts(text: str) -> Iterator[str]:
+    begin = 0
+    while len(text) - begin > LONGEST_PART:
+        blank = max(text.rfind(each, begin, begin + LONGEST_PART) for each in " \n")
+        end = blank if blank > begin else begin + LONGEST_PART
+        yield text[begin:end]
+        begin = end
+    yield text[begin:]
+
+
+def _words(text: str) -> list[str]:
+    return _WORDS.findall(unicodedata.normalize("NFC", text))
+
+
+def _word_runs(words: Sequence[str]) -> Iterator[int]:
     return (hash(tuple(words[at : at + SHARED_WORDS])) for at in range(len(words) - SHARED_WORDS + 1))
 
 
@@ -157,7 +178,8 @@ def pack_texts(
 ) -> Dataset:
     """Full rows of ``max_length`` pieces: ``[CLS]`` document ``[SEP]`` document ... ``[SEP]``; a row cuts documents.
 
-    The last row of each :data:`BLOCK` documents can be shorter. All cores work, and their number changes nothing.
+    The last row of each :data:`BLOCK` documents can be shorter. Several processes tokenize many documents; their
+    number changes nothing.
 
     Args:
         documents: See :func:`load_documents`.
@@ -165,26 +187,37 @@ def pack_texts(
 
     Returns:
         Rows with ``input_ids`` and ``words``: the number of each piece's word in its row, -1 for special tokens.
+
+    Raises:
+        DataError: A process ended, or the cache cannot be written.
     """
     drawn = np.array([], dtype=int) if drawn is None else drawn
     blocks = Dataset.from_dict({"start": range(0, len(documents), BLOCK)})
     # Explicit, because a tokenizer's own hash changes when it is used.
     vocabulary = tokenizer.backend_tokenizer.to_str()
-    fingerprint = Hasher.hash((documents._fingerprint, vocabulary, max_length, drawn.tobytes(), __version__))
+    content = (documents._fingerprint, vocabulary, max_length, drawn.tobytes(), code_digest(), tokenizers.__version__)
+    fingerprint = Hasher.hash(content)
     # Explicit as well: without a file, the rows of a data set that is in memory, like these blocks, stay in memory.
     file = Path(documents.cache_files[0]["filename"]).with_name(f"rows-{fingerprint}.arrow")
     processes = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, len(blocks) // 20)
-    return blocks.map(
-        partial(_pack, documents=documents, tokenizer=tokenizer, max_length=max_length, drawn=set(drawn.tolist())),
-        batched=True,
-        batch_size=1,
-        remove_columns="start",
-        features=ROW_FEATURES,
-        num_proc=processes if processes > 1 else None,
-        new_fingerprint=fingerprint,
-        cache_file_name=str(file),
-        desc=f"Tokenizing, {BLOCK:,} documents at once",
-    )
+    try:
+        return blocks.map(
+            partial(_pack, documents=documents, tokenizer=tokenizer, max_length=max_length, drawn=set(drawn.tolist())),
+            batched=True,
+            batch_size=1,
+            remove_columns="start",
+            features=ROW_FEATURES,
+            num_proc=processes if processes > 1 else None,
+            new_fingerprint=fingerprint,
+            cache_file_name=str(file),
+            desc=f"Tokenizing, {BLOCK:,} documents at once",
+        )
+    except multiprocess.TimeoutError as error:  # datasets raises it when it is interrupted
+        raise KeyboardInterrupt from error
+    except OSError as error:
+        raise no_room(error) from error
+    except RuntimeError as error:
+        raise DataError(f"a process that tokenizes ended, perhaps for lack of memory ({first_line(error)})") from error
 
 
 def _pack(
@@ -198,7 +231,8 @@ def _pack(
     texts = documents[start : start + BLOCK]["text"]
     kept = [text for index, text in enumerate(texts, start) if text and index not in drawn]
     separator, pieces, words, number = tokenizer.sep_token_id, [], [], 0
-    for encoding in _encodings(kept, tokenizer):
+    slices = (kept[begin : begin + SLICE] for begin in range(0, len(kept), SLICE))
+    for encoding in (each for some in slices for each in tokenizer(some, add_special_tokens=False).encodings):
         ids = np.array(encoding.ids, dtype=np.int32)
         own = np.array([-1 if word is None else word + number for word in encoding.word_ids], dtype=np.int64)
         own[np.isin(ids, tokenizer.all_special_ids)] = -1  # a text can contain the name of a special token
@@ -217,16 +251,6 @@ def _pack(
         rows["input_ids"].append(np.concatenate([[tokenizer.cls_token_id], part, [separator]]))
         rows["words"].append(np.concatenate([[-1], own, [-1]]))
     return rows
-
-
-def _encodings(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[Encoding]:
-    """The pieces of each text, a slice of about :data:`SLICE` characters at once."""
-    begin = 0
-    while begin < len(texts):
-        sizes = accumulate(map(len, texts[begin:]))
-        end = begin + max(sum(1 for _ in takewhile(lambda size: size <= SLICE, sizes)), 1)
-        yield from tokenizer(texts[begin:end], add_special_tokens=False).encodings
-        begin = end
 
 
 def rows_digest(rows: Dataset) -> str:

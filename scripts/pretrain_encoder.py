@@ -80,7 +80,7 @@ class Arguments(RunArguments):
     train_file: list[str] | None = option(None, "JSON lines or a document a line (default: the sample)", CONTENT)
     dataset_name: str | None = option(None, "data set with a column 'text', on the Hub or a directory", CONTENT)
     held_out_file: list[str] = option(
-        [], "documents to keep out: text that shares 13 words in a row with one is left out", CONTENT
+        [], "documents to keep out: text that is a line of one or has 13 words in a row of it is left out", CONTENT
     )
     output_dir: str = option("outputs/encoder-pretraining", "directory for everything that the run writes")
     init_from: str | None = option(None, "DeBERTa-v2, or a GLiNER2 with one (default: random weights)", CONTENT)
@@ -207,8 +207,6 @@ def fit(training: Pretraining, held_out: Dataset) -> None:
         if run.accelerator.is_main_process:
             record_epoch(training, epoch, figures, speed)
         training.sums.zero_()
-    if total % training.args.checkpointing_steps:
-        checkpoint(training)  # so that a failure of what follows costs no step
     training.bar.close()
 
 
@@ -253,8 +251,8 @@ def train_epoch(training: Pretraining, epoch: int) -> int:
                 f"{run.stop.reason} after step {training.step}: {checkpoint(training)} is complete; the same command "
                 "with --resume_from_checkpoint latest continues from it"
             )
-        if training.step % args.checkpointing_steps == 0:
-            checkpoint(training)
+        if training.step % args.checkpointing_steps == 0 or training.step == training.bar.total:
+            checkpoint(training)  # also after the last step, so that a failure of what follows costs none
     return seen
 
 

@@ -122,7 +122,7 @@ def _hint(label: str, known: Iterable[str]) -> str:
     return f" ({folded[close[0]]} is close)" if close else ""
 
 
-def ensure_cache() -> None:
+def _ensure_cache() -> None:
     """Keep the rows in a temporary directory if the cache of the ``datasets`` library cannot be written."""
     try:
         check_writable(datasets.config.HF_DATASETS_CACHE)
@@ -173,7 +173,7 @@ def read_once(
     Raises:
         DataError: Reading failed, or the cache cannot be written.
     """
-    ensure_cache()
+    _ensure_cache()
     try:
         return Dataset.from_generator(generate, features=features, gen_kwargs={**content, "code": code_digest()})
     except DatasetGenerationError as error:
@@ -220,16 +220,26 @@ def _parse_safely(raw: Any, place: str, default_id: str) -> dict[str, Any]:
         return make_row(place=place, error=str(error))
 
 
-def _read_dataset(name: str | None, split: str) -> Dataset:
-    if name is None:
-        raise DataError("no data: pass a file or the name of a data set")
-    ensure_cache()
+def load_split(name: str, split: str) -> Dataset:
+    """A split of a data set, on the Hub or in a directory, as it is.
+
+    Raises:
+        DataError: It cannot be loaded, or is no table of rows.
+    """
+    _ensure_cache()
     try:
         raw = load_dataset(name, split=split)
     except Exception as error:  # every builder raises its own
         raise DataError(f"data set {name!r}, split {split!r}: {first_line(error.__cause__ or error)}") from error
     if isinstance(raw, DatasetDict) or not isinstance(raw, Dataset):
         raise DataError(f"data set {name!r}: split {split!r} is no table of rows")
+    return raw
+
+
+def _read_dataset(name: str | None, split: str) -> Dataset:
+    if name is None:
+        raise DataError("no data: pass a file or the name of a data set")
+    raw = load_split(name, split)
     return raw.map(
         lambda row, index: _parse_safely(row, f"row {index}", f"{split}:{index}"),
         with_indices=True,

@@ -15,7 +15,7 @@ from typing import Any
 import multiprocess
 import numpy as np
 import tokenizers
-from datasets import Dataset, Features, List, Value, load_dataset
+from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -23,7 +23,7 @@ from xxhash import xxh3_64_intdigest
 
 from glinerko.common import DataError, code_digest, file_digest, first_line
 from glinerko.corpus.matching import without_spaces
-from glinerko.corpus.reading import ensure_cache, no_room, read_once, read_texts
+from glinerko.corpus.reading import load_split, no_room, read_once, read_texts
 
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]",
@@ -68,7 +68,6 @@ def load_documents(
     Raises:
         DataError: With file, line and reason.
     """
-    ensure_cache()
     for name in (*files, *held_out_files):
         if not Path(name).is_file():
             raise DataError(f"{name}: a directory; name its files" if Path(name).is_dir() else f"{name}: no such file")
@@ -80,7 +79,7 @@ def load_documents(
         dataset_name=dataset_name,
         held_out_files=tuple(held_out_files),
         digests=tuple(file_digest(Path(name)) for name in (*files, *held_out_files)),
-        dataset=_load_dataset(dataset_name)._fingerprint if dataset_name else None,
+        dataset=load_split(dataset_name, "train")._fingerprint if dataset_name else None,
     )
     counts = Counter()
     for batch in documents.select_columns("left_out").with_format("arrow").iter(100_000):
@@ -88,13 +87,6 @@ def load_documents(
     if not counts.pop("", 0):
         raise DataError(f"{_names(files, dataset_name)}: no text is left")
     return documents, counts
-
-
-def _load_dataset(name: str) -> Dataset:
-    try:
-        return load_dataset(name, split="train")
-    except Exception as error:  # every builder raises its own
-        raise DataError(f"data set {name!r}: {first_line(error.__cause__ or error)}") from error
 
 
 def _generate(
@@ -132,7 +124,7 @@ def _read(files: Sequence[str], dataset_name: str | None) -> Iterator[str]:
     for file in files:
         for _, text in read_texts(file):
             yield text
-    for number, row in enumerate(_load_dataset(dataset_name) if dataset_name else ()):
+    for number, row in enumerate(load_split(dataset_name, "train") if dataset_name else ()):
         if not isinstance(row.get("text"), str):
             raise DataError(f"data set {dataset_name!r}, row {number}: expected a text in the column 'text'")
         yield row["text"]

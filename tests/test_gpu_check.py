@@ -13,6 +13,7 @@ from statistics import median
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import PYTHON, ROOT
 from datasets import Dataset
 
@@ -62,7 +63,8 @@ def test_everything_is_rehearsed_on_a_cpu(gpu_check, tmp_path):
     assert 0 < value["memory, 1 longest windows"] <= value["memory, 2 longest windows"] < 20_000
     assert value["largest batch that fits"] == 2
     (share,) = (row for what, row in rows.items() if what.startswith("share of the matrix rate"))
-    assert 0 < share["value"] < 20  # above 1 on a CPU without bf16, whose large products take seconds
+    # Without bf16 instructions, the large product is slower than the step, much of which stays in float32.
+    assert 0 < share["value"] < (1 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else 20)
     parts = [value[part] for part in ("collation", "transfer", "encoder forward", "heads forward", "backward")]
     assert sum(parts) + value["clipping and optimizer"] == pytest.approx(1)
     assert 0 < value["padding in a batch"] < 1

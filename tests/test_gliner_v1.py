@@ -4,6 +4,7 @@ import sys
 import warnings
 
 import pytest
+import torch
 from layouts import gliner_v1
 
 from glinerko.common import LoadError
@@ -43,6 +44,13 @@ def test_a_long_text_is_read_to_its_end(directory):
     (spans,) = predictions.candidates
     assert max(span.end for span in spans) > len(text) * 0.9
     assert all(text[span.start : span.end] == text[span.start : span.end].strip() for span in spans)
+
+
+def test_texts_of_one_length_are_read_in_bf16(directory):
+    """PyTorch hands an LSTM without padding to oneDNN, which refuses it on a CPU without bf16 instructions."""
+    with torch.autocast("cpu", torch.bfloat16):
+        found = predict_with_gliner(load_gliner(directory), ["고혈압 환자", "당뇨병 환자"], ASKED, floor=0.01)
+    assert all(found.candidates)
 
 
 def test_without_the_package_the_error_says_how_to_get_it(tmp_path, monkeypatch):

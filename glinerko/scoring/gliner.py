@@ -62,7 +62,10 @@ def predict_with_gliner(
 
     def score(batch: Sequence[Window]) -> list[WindowAnswer]:
         texts = [window.text for window in batch]
-        found = model.inference(texts, list(labels), threshold=floor, batch_size=batch_size)
+        # oneDNN refuses a bf16 LSTM on a CPU without bf16 instructions: the model then reads in float32.
+        bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        with torch.autocast("cpu", enabled=bf16 and torch.is_autocast_enabled("cpu")):
+            found = model.inference(texts, list(labels), threshold=floor, batch_size=batch_size)
         return [
             WindowAnswer({"entities": [{each["label"]: [{**each, "confidence": each["score"]}]} for each in entities]})
             for entities in found

@@ -146,6 +146,8 @@ def prepare(args: Arguments, megabytes: int, start: Path, directory: Path) -> tu
     """Prepare a text of this size: the bytes of memory at the peak, the seconds, the number of pieces."""
     file, left = directory / f"{megabytes}.txt", megabytes * 1_000_000
     lines = (f"{copy} {line}\n".encode() for copy in count() for line in read_lines(args.text_file))
+    if not any(read_lines(args.text_file)):
+        raise DataError(f"{args.text_file}: no text")
     with file.open("wb") as text:
         while left > 0:
             left -= text.write(next(lines))

@@ -145,9 +145,9 @@ def launch(args: Arguments, script: Path, options: dict[str, object], *flags: st
 def prepare(args: Arguments, megabytes: int, start: Path, directory: Path) -> tuple[int, float, int]:
     """Prepare a text of this size: the bytes of memory at the peak, the seconds, the number of pieces."""
     file, left = directory / f"{megabytes}.txt", megabytes * 1_000_000
-    lines = (f"{copy} {line}\n".encode() for copy in count() for line in read_lines(args.text_file))
     if not any(read_lines(args.text_file)):
         raise DataError(f"{args.text_file}: no text")
+    lines = (f"{copy} {line}\n".encode() for copy in count() for line in read_lines(args.text_file))
     with file.open("wb") as text:
         while left > 0:
             left -= text.write(next(lines))

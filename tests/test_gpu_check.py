@@ -67,7 +67,8 @@ def test_everything_is_rehearsed_on_a_cpu(gpu_check, tmp_path):
     assert 0 < share["value"] < (1 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else 20)
     parts = [value[part] for part in ("collation", "transfer", "encoder forward", "heads forward", "backward")]
     assert sum(parts) + value["clipping and optimizer"] == pytest.approx(1)
-    assert 0 <= value["padding in a batch"] < 1  # none where one window a batch is fastest
+    assert value["padding in a batch"] < 1
+    assert (value["padding in a batch"] > 0) == (value["batch of the highest throughput"] > 1)
     assert sum(what.startswith("gain: ") and 0.1 < row["value"] < 20 for what, row in rows.items()) == 6
     assert 0.1 < value["reading, float32"] < 20
     assert "spans in bf16" in rows["spans that differ and are no tie"]["ours"]

@@ -62,10 +62,7 @@ def predict_with_gliner(
 
     def score(batch: Sequence[Window]) -> list[WindowAnswer]:
         texts = [window.text for window in batch]
-        # oneDNN refuses a bf16 LSTM on a CPU without bf16 instructions: the model then reads in float32.
-        bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        with torch.autocast("cpu", enabled=bf16 and torch.is_autocast_enabled("cpu")):
-            found = model.inference(texts, list(labels), threshold=floor, batch_size=batch_size)
+        found = model.inference(texts, list(labels), threshold=floor, batch_size=batch_size)
         return [
             WindowAnswer({"entities": [{each["label"]: [{**each, "confidence": each["score"]}]} for each in entities]})
             for entities in found
@@ -73,5 +70,8 @@ def predict_with_gliner(
 
     documents = [windows(text) for text in (texts if indices is None else (texts[index] for index in indices))]
     total = sum(map(len, documents))
-    with tqdm(total=total, desc="Predicting", unit="window", leave=False, disable=not progress) as bar:
+    # oneDNN refuses a bf16 LSTM on a CPU without bf16 instructions: the model then reads in float32.
+    refused = torch.backends.mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    precision = torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not refused)
+    with precision, tqdm(total=total, desc="Predicting", unit="window", leave=False, disable=not progress) as bar:
         return collect(documents, score, batch_size, bar)

@@ -56,7 +56,7 @@ from glinerko.training.pretraining import (
     save_encoder,
 )
 from glinerko.training.run import Run, start_run
-from glinerko.training.speed import speed_up
+from glinerko.training.speed import score_fewer_positions, speed_up
 from glinerko.training.texts import (
     DUPLICATE,
     HELD_OUT,
@@ -152,6 +152,8 @@ def main() -> None:
     model.to(accelerator.device)
     attention = speed_up(model, model.deberta, args.attention_backend, accelerator)
     separate = attention.startswith("eager")
+    if separate:
+        score_fewer_positions(model.deberta, args.max_length)
     rehearse(model, tokenizer, run, args)
     training = prepare(MaskedLanguageModel(model, separate), tokenizer, rows, args, run)
     resume(training)

@@ -20,7 +20,8 @@ from datasets.exceptions import DatasetGenerationError
 from layouts import build
 from test_scripts import LAUNCH, one_line_error, run
 from test_swap import roberta
-from transformers import AutoTokenizer, DebertaV2ForMaskedLM, PreTrainedTokenizerFast
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoTokenizer, DebertaV2ForMaskedLM, DebertaV2Model, PreTrainedTokenizerFast
 
 from glinerko.common import DataError, file_digest, read_json_lines, write_json_lines
 from glinerko.corpus import reading
@@ -38,6 +39,7 @@ from glinerko.training.pretraining import (
     save_encoder,
 )
 from glinerko.training.run import StopRequest
+from glinerko.training.speed import score_fewer_positions
 from glinerko.training.texts import (
     DUPLICATE,
     HELD_OUT,
@@ -287,6 +289,31 @@ def test_documents_of_a_row_are_kept_apart_where_the_attention_can(tokenizer):
     apart, together = (read_rows(encoder, ids, documents, separate) for separate in (True, False))
     torch.testing.assert_close(apart[:, :first], alone)
     assert not torch.allclose(together[:, :first], alone, atol=1e-3)
+
+
+@pytest.mark.parametrize(("longest", "fewer"), [(40, True), (300, True), (600, False)])
+@pytest.mark.parametrize("shared_keys", [True, False])
+def test_positions_that_no_row_has_are_not_scored_and_nothing_changes(longest, fewer, shared_keys):
+    torch.manual_seed(0)
+    config = encoder_config(32, 2, 99)
+    config.share_att_key = shared_keys
+    encoder = DebertaV2Model(config).eval()
+    ids = torch.randint(9, 99, (2, longest))
+    target = torch.randn(2, longest, 32)
+
+    def read():
+        encoder.zero_grad()
+        with FlopCounterMode(display=False) as operations:
+            states = encoder(ids).last_hidden_state
+            (states * target).mean().backward()
+        gradients = [parameter.grad.clone() for parameter in encoder.parameters()]
+        return operations.get_total_flops(), [states.detach(), *gradients]
+
+    all_positions, wanted = read()
+    score_fewer_positions(encoder, longest)
+    own_positions, found = read()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+    assert (own_positions < all_positions) == fewer
 
 
 @pytest.fixture(scope="module")

@@ -24,17 +24,20 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import psutil
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, DebertaV2ForMaskedLM, PreTrainedTokenizerFast
 
 from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
 from glinerko.common import DataError, read_lines, write_json
 from glinerko.sharing.tables import plain_table
-from glinerko.training.pretraining import encoder_config, save_encoder
+from glinerko.training.pretraining import MaskedLanguageModel, encoder_config, save_encoder
+from glinerko.training.speed import score_fewer_positions
 from glinerko.training.texts import SPECIAL_TOKENS, word_piece_tokenizer
 
 ROOT = Path(__file__).parents[1]
 OURS, CONFIG = ROOT / "scripts" / "pretrain_encoder.py", ROOT / "accelerate_configs" / "cpu_multi.yaml"
-BATCH, LENGTH, LINES_FOR_VOCABULARY = 8, 256, 20_000
+BATCH, LENGTH, MASKED, LINES_FOR_VOCABULARY = 8, 256, 0.15, 20_000
 
 
 @dataclass
@@ -93,8 +96,26 @@ def compare(args: Arguments, start: Path, directory: Path, console) -> None:
         pieces = BATCH * LENGTH * args.processes / median(taken)
         shown.add_row(name, f"{median(taken):.2f}", f"{pieces:,.0f}")
     console.print(shown)
-    console.print(f"{median(ratios):.2f} × as fast ({min(ratios):.2f} – {max(ratios):.2f})")
-    write_json(directory / "figures.json", {"seconds": seconds, "ratios": ratios, "precision": args.mixed_precision})
+    own, other = count_operations(start)
+    console.print(
+        f"{median(ratios):.2f} × as fast ({min(ratios):.2f} – {max(ratios):.2f}); a step of the other script has "
+        f"{other / own:.2f} × as many operations"
+    )
+    figures = {"seconds": seconds, "ratios": ratios, "precision": args.mixed_precision, "operations": [own, other]}
+    write_json(directory / "figures.json", figures)
+
+
+def count_operations(start: Path) -> tuple[int, int]:
+    """The floating-point operations of a step here and in Transformers' script, with eager attention."""
+    model = DebertaV2ForMaskedLM.from_pretrained(start)
+    ids = torch.randint(len(SPECIAL_TOKENS), model.config.vocab_size, (BATCH, LENGTH))
+    labels = ids.masked_fill(torch.rand(ids.shape) > MASKED, -100)
+    with FlopCounterMode(display=False) as theirs:
+        model(ids, labels=labels).loss.backward()
+    score_fewer_positions(model.deberta, LENGTH)
+    with FlopCounterMode(display=False) as own:
+        MaskedLanguageModel(model)(ids, torch.ones_like(ids), labels)[0].backward()
+    return own.get_total_flops(), theirs.get_total_flops()
 
 
 def write_pieces(args: Arguments, start: Path, file: Path, rows: int) -> None:

@@ -163,14 +163,17 @@ class _Parser(HfArgumentParser):
         raise GlinerkoError(re.sub(r"^argument (--\w+)\S*: ", r"\1: ", message) + "; --help lists the options")
 
 
-def parse_arguments(*classes: type, description: str) -> tuple[Any, ...]:
+def parse_arguments(*classes: type, description: str, flags: Sequence[str] | None = None) -> tuple[Any, ...]:
     """An instance of each dataclass, from flags, or from a YAML or JSON file and the flags after it.
+
+    Args:
+        flags: Those of the command line by default.
 
     Raises:
         GlinerkoError: An option does not exist or its value is not allowed, or the file cannot be read.
     """
     parser = _Parser(classes, description=description, formatter_class=_HelpFormatter)
-    flags = sys.argv[1:]
+    flags = sys.argv[1:] if flags is None else flags
     if flags and flags[0].lower().endswith((".yaml", ".yml", ".json")):
         flags = [*_flags_in_file(flags[0], {action.dest: action for action in reversed(parser._actions)}), *flags[1:]]
     *arguments, unknown = parser.parse_args_into_dataclasses(

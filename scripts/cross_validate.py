@@ -35,6 +35,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
     set_log_levels(is_main_process=True)
     stages = read_recipe(recipe)
+    check_stages(stages, args, more)
     extra_files = [*args.text_file, *args.related_file]
     for file in extra_files:
         if not Path(file).is_file():
@@ -108,7 +110,7 @@ def main() -> None:
         raise DataError(f"--only: the folds are 0 to {args.folds - 1}, each once")
 
     directory = Path(args.output_dir)
-    text_files = [str(unlabelled_text(args, directory))] if args.text_file else []
+    text_files = [str(unlabelled_text(args, directory))] if args.text_file and "{text}" in str(stages) else []
     places = {"{shared}": [str(directory / "shared")], "{text}": text_files, "{related}": args.related_file}
     common = Pipeline(places, [file_digest(Path(file)) for file in extra_files])
     shared = list(takewhile(lambda stage: not any(place in str(stage[1]) for place in OF_A_FOLD), stages[:-1]))
@@ -197,13 +199,9 @@ class Pipeline:
         Raises:
             GlinerkoError: The script fails, or the output comes from other files, options or earlier stages.
         """
-        filled = {name: self.fill(value) for name, value in options.items()}
-        for name, values in filled.items():
-            if not values:
-                raise GlinerkoError(f"{script} needs {options[name]} as --{name}: pass such a file")
-        output = next(filled[name][0] for name in OUTPUTS if name in filled)
-        resume = [f"--{RESUME}", *filled.pop(RESUME)] if RESUME in filled else []
-        flags = [text for name, values in filled.items() for text in (f"--{name}", *values)] + list(more)
+        output = next(self.fill(options[name])[0] for name in OUTPUTS if name in options)
+        resume = self.flags(script, {name: value for name, value in options.items() if name == RESUME})
+        flags = [*self.flags(script, {name: value for name, value in options.items() if name != RESUME}), *more]
         mark = Path(f"{output}.done")
         self.done = [*self.done, [script, flags]]
         if not mark.is_file():
@@ -214,6 +212,20 @@ class Pipeline:
                 f"{output} was made of other files, options or earlier stages: choose another --output_dir (or another "
                 "--name, if only flags after -- differ), or delete it and its .done file"
             )
+
+    def flags(self, script: str, options: dict[str, Any]) -> list[str]:
+        """The options as command-line texts.
+
+        Raises:
+            GlinerkoError: One of them is a file that was not passed.
+        """
+        flags = []
+        for name, value in options.items():
+            values = self.fill(value)
+            if not values:
+                raise GlinerkoError(f"{script} needs {value} as --{name}: pass such a file")
+            flags += [f"--{name}", *values]
+        return flags
 
     def fill(self, value: Any) -> list[str]:
         """The value of an option as command-line texts, with its places replaced."""
@@ -244,6 +256,31 @@ class Pipeline:
                 f"{Path(command[1]).name} ended with status {status}{f' (see {self.log})' if file else ''}; run the "
                 "same command again to continue from there"
             )
+
+
+def check_stages(stages: Sequence[Stage], args: Arguments, more: Sequence[str]) -> None:
+    """Check the options of all stages before the first one runs.
+
+    Raises:
+        GlinerkoError: One does not exist, has a value that is not allowed, or is a file that was not passed; or two
+            stages write to the same place.
+    """
+    places = {place: [place] for place in (*OF_A_FOLD, "{shared}")}
+    pipeline = Pipeline({**places, "{text}": args.text_file, "{related}": args.related_file}, [])
+    *before, (training, options) = stages
+    last = training, {**options, "output_dir": f"{{fold}}/{args.name}"}
+    written = set()
+    for script, own in (*before, last):
+        flags, module = pipeline.flags(script, own), import_module(script)
+        classes = module.ARGUMENTS if hasattr(module, "ARGUMENTS") else (module.Arguments,)
+        try:
+            parse_arguments(*classes, description="", flags=[*flags, *(more if own is last[1] else ())])
+        except GlinerkoError as error:
+            raise GlinerkoError(f"{script}: {error}") from error
+        output = Path(next(own[name] for name in OUTPUTS if name in own))
+        if output in written:
+            raise GlinerkoError(f"{script} would write to {output}, as an earlier stage does: choose another name")
+        written.add(output)
 
 
 def fold_directory(args: Arguments, number: int, share: float = 1.0) -> Path:

@@ -81,6 +81,7 @@ from glinerko.training.run import Run, StopRequest, start_run
 from glinerko.training.speed import speed_up
 from glinerko.training.trial import RunPlan, peak_memory, wait
 
+ARGUMENTS = (ModelArguments, DataArguments, TrainingArguments)
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 PLANNED_STEPS, PLANNED_DOCUMENTS = 8, 40
 """How much is timed for the plan of a dry run."""
@@ -159,7 +160,7 @@ class Training:
 
 
 def main() -> None:
-    model_args, data_args, args = parse_arguments(ModelArguments, DataArguments, TrainingArguments, description=__doc__)
+    model_args, data_args, args = parse_arguments(*ARGUMENTS, description=__doc__)
     if args.dry_run:  # an earlier run is left as it is
         args.output_dir, args.overwrite_output_dir = f"{args.output_dir}.dry-run", True
         args.resume_from_checkpoint = None

@@ -486,4 +486,11 @@ def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path):
     one_line_error(run(*command, tmp_path / "recipe.yaml", "--train_file", "x.jsonl"), "no_such_script")
     missing = ["--train_file", SAMPLE / "train.jsonl", "--text_file", "x.txt"]
     one_line_error(run(*command, "recipes/real_corpus.yaml", *missing), "x.txt: no such file")
+    misspelt = [*missing, "--", "--num_epochs", 3]
+    one_line_error(
+        run(*command, "recipes/real_corpus.yaml", *misspelt),
+        "train_gliner2_korean_encoder: there is no option --num_epochs",
+    )
+    twice = ("recipes/related_labels.yaml", *missing, "--related_file", "y.jsonl", "--name", "encoder")
+    one_line_error(run(*command, *twice), "would write to {fold}/encoder, as an earlier stage does")
     assert run(sys.executable, *command[1:], "--help").returncode == 0

@@ -3,14 +3,13 @@
     python benchmarks/ensemble.py --names default other --only 0 1
     python benchmarks/ensemble.py --names default other third --cross_validation outputs/cross-validation
 
-It reads the candidates that each variant wrote for the held-out documents of each fold; no model is run. A span that a
-model did not keep (its score is below .05) has the score 0 there. Nothing is tuned: the threshold is the mean of those
-that the models chose on their validation documents.
+It reads the candidates that each variant wrote for the held-out documents; no model is run. Nothing is tuned:
+the threshold is the mean of those that the models chose on their validation documents. `eval.py --average` does the
+same for models on a test file.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ import numpy as np
 from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
 from glinerko.common import GlinerkoError, read_json, write_json
 from glinerko.corpus.reading import label_schema, load_rows
-from glinerko.corpus.rows import Example, Span
-from glinerko.model.prediction import resolve_greedily
+from glinerko.corpus.rows import Example
+from glinerko.model.ensemble import average_spans
+from glinerko.model.prediction import Predictions
 from glinerko.scoring.candidates import read_candidates
 from glinerko.scoring.metrics import Scores, compare_scores, metric_title, score_strings
 from glinerko.sharing.tables import comparison_table
@@ -70,21 +70,12 @@ def score(folds: Sequence[Path], names: Sequence[str]) -> tuple[float, Scores, S
         reports = [fold / name / "dev" for name in names]
         threshold = mean(read_json(report / REPORT_FIGURES)["threshold"] for report in reports)
         models = [read_candidates([str(report / REPORT_CANDIDATES)], examples, labels) for report in reports]
-        spans = [average(each, threshold) for each in zip(*models, strict=True)]
+        found = Predictions([average_spans(each) for each in zip(*models, strict=True)]).at_threshold(threshold)
         seen = {pair for row in training for pair in Example.from_row(row).gold_strings}
         for own, leave_out in zip(counts, (set(), seen), strict=True):
-            own.append(score_strings(examples, spans, labels, leave_out).counts)
+            own.append(score_strings(examples, found, labels, leave_out).counts)
         thresholds.append(threshold)
     return mean(thresholds), *(Scores.from_counts(np.concatenate(own), labels) for own in counts)
-
-
-def average(models: Sequence[Sequence[Span]], threshold: float) -> list[Span]:
-    """The spans of a document whose mean score reaches the threshold, overlaps resolved."""
-    totals: dict[tuple[int, int, str], float] = defaultdict(float)
-    for spans in models:
-        for span in spans:
-            totals[span.key] += span.score / len(models)
-    return resolve_greedily(Span(*key, score) for key, score in totals.items() if score >= threshold)
 
 
 if __name__ == "__main__":

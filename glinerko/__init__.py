@@ -46,6 +46,7 @@ The rooms, in reading order; each imports only from those above it:
         answers       the answers of a document's windows as one, in gliner2's shapes
         prediction    the one way from windows to scored spans
         extractor     save, load, and the API that users call
+        ensemble      several models that answer as one
         swap          the surgical swap, and its options
     scoring/          how good it is
         metrics       scores, intervals, comparisons: one entry a metric

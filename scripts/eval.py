@@ -3,6 +3,7 @@
     python scripts/eval.py                                            # the latest model under outputs/, on the sample
     python scripts/eval.py --model outputs/medical/best --test_file test.jsonl --train_file train.jsonl
     python scripts/eval.py --model user/model --test_file test.jsonl --compare fastino/gliner2-base-v1 outputs/b/best
+    python scripts/eval.py --model outputs/a/best --test_file test.jsonl --compare outputs/b/best --average
     accelerate launch scripts/eval.py --model user/model --test_file test.jsonl --min_f1 0.5
 
 One inference pass serves every threshold. The threshold in use is the one chosen on validation documents and saved with
@@ -17,9 +18,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -40,6 +42,7 @@ from glinerko.corpus.words import WordSplitter
 from glinerko.hub import fetch, is_gliner_v1, read_config
 from glinerko.model.answers import Found
 from glinerko.model.attention import read_faster
+from glinerko.model.ensemble import average_spans
 from glinerko.model.extractor import KoreanExtractor, load_extractor
 from glinerko.model.prediction import (
     OVERLAP_POLICIES,
@@ -81,6 +84,7 @@ class Arguments:
     compare: list[str] | None = option(
         None, "other models to test against on the same documents: any GLiNER2, trained here or not, and GLiNER v1"
     )
+    average: bool = option(False, "the mean scores of all these models as one more model")
     labels: list[str] | None = option(None, "labels to ask for (default: those of the model)")
     label_names: str = option(
         str(DATA / "label_names.yaml"), "YAML file of names to ask for if a model was not trained on these labels"
@@ -158,6 +162,8 @@ class Evaluation:
 def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
     targets = parse_targets(args.targets)
+    if args.average and not args.compare:
+        raise GlinerkoError("--average needs several models: pass the others as --compare")
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     set_log_levels(accelerator.is_main_process)
     console = make_console(accelerator.is_main_process)
@@ -194,6 +200,7 @@ def main() -> None:
         result |= compare_with_training(ours, training, seen)
     if args.compare:
         models = [(each.name, each.threshold, each.scores[args.metric]) for each in evaluations]
+        models += [score_average(evaluations, args)] if args.average else []
         result["comparisons"] = compare_scores(models)
         scored = annotated_tasks(ours.examples, ours.prompt.tasks)
         result["task_comparisons"] = {task.name: compare_tasks(evaluations, task) for task in scored}
@@ -284,6 +291,17 @@ def describe_tasks(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     examples, found = evaluation.examples, evaluation.found
     tasks = annotated_tasks(examples, evaluation.prompt.tasks)
     return {task.name: describe_task(examples, found, task, evaluation.thresholds[task.name]) for task in tasks}
+
+
+def score_average(evaluations: Sequence[Evaluation], args: Arguments) -> tuple[str, float, Scores]:
+    """Name, threshold and scores of the mean of the models, as ``scripts/predict.py`` reads with all of them."""
+    ours = evaluations[0]
+    threshold = mean(each.threshold for each in evaluations)
+    found = zip(*(each.predictions.candidates for each in evaluations), strict=True)
+    predictions = replace(ours.predictions, candidates=list(map(average_spans, found)))
+    spans = predictions.at_threshold(threshold, ours.overlap_policy)
+    scores = METRICS[args.metric].score(ours.examples, spans, ours.schema.labels)
+    return f"mean of these {len(evaluations)}", threshold, scores
 
 
 def compare_tasks(evaluations: Sequence[Evaluation], task: Task) -> list[dict[str, Any]]:

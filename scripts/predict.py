@@ -10,8 +10,9 @@ if neither is given, and each document is answered when it comes. It is UTF-8. D
 training. Labels, tasks, descriptions and thresholds are those saved with the model; a schema file asks for others, in
 the form of gliner2's Schema.from_dict. Output: {"id", "text", "entities": [{"start", "end", "label", "text",
 "score"}]}, offsets in characters, end exclusive; in UTF-8, unless it goes to a terminal. If other tasks are asked,
-"tasks" has their answers in gliner2's form. An output file is only replaced when all is done; the same command goes on
-with a run that was stopped.
+"tasks" has their answers in gliner2's form. Several models after --model find entities together: the score of a span
+is the mean of theirs. An output file is only replaced when all is done; the same command goes on with a run that was
+stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from queue import Queue
@@ -41,12 +42,16 @@ from glinerko.common import (
     unfinished_files,
 )
 from glinerko.corpus.reading import read_texts
+from glinerko.corpus.rows import Span
 from glinerko.hub import fetch
 from glinerko.model.attention import read_faster
-from glinerko.model.extractor import KoreanExtractor, SchemaLike, load_extractor, spans_of
+from glinerko.model.ensemble import stream_average
+from glinerko.model.extractor import KoreanExtractor, load_extractor, spans_of
 
 Document = tuple[str, str]
 """Its id and its text."""
+Reader = Callable[[Iterable[str]], Iterator[tuple[list[Span], dict[str, Any]]]]
+"""Texts in, the entities and the other answers of each out."""
 MODEL_FILES = (".json", ".safetensors", ".tsv")
 """The files whose content decides what is found."""
 AT_ONCE = 1024
@@ -55,7 +60,7 @@ AT_ONCE = 1024
 
 @dataclass
 class Arguments:
-    model: str = option(help="model: Hub id or directory")
+    model: list[str] = option(help="model: Hub id or directory; of several, the mean scores")
     text: list[str] | None = option(None, "one document, or several")
     input_file: str | None = option(None, "JSON lines, or one document a line (default: standard input)")
     output_file: str | None = option(None, "JSON lines to write (default: standard output)")
@@ -79,33 +84,56 @@ def main() -> None:
         for file in (args.output_file, *unfinished_files(args.output_file)):
             check_output(file, 0 if args.input_file is None else args.input_file)
     documents, total = find_documents(args)
-    directory = fetch(args.model)
+    directories = list(map(fetch, args.model))
     schema = (
         read_yaml(args.schema, "the entities and tasks of a schema, as gliner2 reads it", dict) if args.schema else None
     )
-    model = load_extractor(directory, map_location=choose_device(args.device))
-    if model.label_schema is None and not args.labels and not schema:
-        raise DataError(f"{args.model}: the model names no labels: pass --labels or --schema")
-    asked = model.entity_schema(args.labels) if args.labels else schema
+    if schema and len(directories) > 1:
+        raise GlinerkoError("--schema: one model only; several find entities: pass --labels")
+    device = choose_device(args.device)
+    models = [load_extractor(directory, map_location=device) for directory in directories]
+    for name, model in zip(args.model, models, strict=True):
+        if model.label_schema is None and not args.labels and not schema:
+            raise DataError(f"{name}: the model names no labels: pass --labels or --schema")
+    read = choose_reader(args, models, schema)
     try:
-        next(model.stream([""], asked, threshold=args.threshold))  # fails now, and not at the first document
+        next(read([""]))  # fails now, and not at the first document
     except DataError as error:
         raise DataError(f"{args.schema}: {error}" if args.schema else str(error)) from error
-    read_faster(model)
+    for model in models:
+        read_faster(model)
     if not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8", errors=ESCAPE)
     bar = tqdm(total=total, desc="Predicting", unit="document", leave=False, disable=None)
     if not args.output_file:
-        write_answers(args, model, asked, documents, bar, sys.stdout, iter(()))
+        write_answers(args, read, documents, bar, sys.stdout, iter(()))
         return
-    files = {path.name: file_digest(path) for path in sorted(directory.rglob("*.*")) if path.suffix in MODEL_FILES}
+    files = [
+        {path.name: file_digest(path) for path in sorted(directory.rglob("*.*")) if path.suffix in MODEL_FILES}
+        for directory in directories
+    ]
     identity = {"model": files, "labels": args.labels, "schema": schema, "threshold": args.threshold}
     with resume_file(args.output_file, identity) as (file, done):
         try:
-            write_answers(args, model, asked, documents, bar, file, done)
+            write_answers(args, read, documents, bar, file, done)
         except KeyboardInterrupt:
             bar.close()
             raise KeyboardInterrupt(f"{bar.n} documents are done; the same command goes on with the others") from None
+
+
+def choose_reader(args: Arguments, models: Sequence[KoreanExtractor], schema: dict[str, Any] | None) -> Reader:
+    """How texts are read: by the one model, or by the mean of several."""
+    options = {"threshold": args.threshold, "batch_size": args.batch_size}
+    (first, *others), asked = models, args.labels
+    if others:
+        return lambda texts: ((spans, {}) for spans in stream_average(models, texts, asked, **options))
+    asked = first.entity_schema(asked) if asked else schema
+
+    def read(texts: Iterable[str]) -> Iterator[tuple[list[Span], dict[str, Any]]]:
+        for answer in first.stream(texts, asked, **options):
+            yield spans_of(answer), {name: value for name, value in answer.items() if name != "entities"}
+
+    return read
 
 
 def find_documents(args: Arguments) -> tuple[Iterator[Iterable[Document]], int | None]:
@@ -145,22 +173,19 @@ def as_they_come(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 def write_answers(
     args: Arguments,
-    model: KoreanExtractor,
-    schema: SchemaLike | None,
+    read: Reader,
     groups: Iterable[Iterable[Document]],
     bar: tqdm,
     file: TextIO,
     done: Iterator[str],
 ) -> None:
     """Write a line for each document, after those that are done."""
-    options = {"threshold": args.threshold, "batch_size": args.batch_size}
     empty: list[str] = []
     for group in groups:
         waiting: deque[Document] = deque()
-        for answer in model.stream(texts_of(group, done, waiting, bar, file), schema, **options):
+        for spans, tasks in read(texts_of(group, done, waiting, bar, file)):
             identifier, text = waiting.popleft()
-            record = {"id": identifier, "text": text, "entities": [each.to_record(text) for each in spans_of(answer)]}
-            tasks = {name: value for name, value in answer.items() if name != "entities"}
+            record = {"id": identifier, "text": text, "entities": [span.to_record(text) for span in spans]}
             file.write(json.dumps({**record, "tasks": tasks} if tasks else record, ensure_ascii=False) + "\n")
             advance(bar)
             empty += [] if text.strip() else [identifier]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from conftest import ROOT, shut_gate, swap_and_spread
+from conftest import shut_gate, swap_and_spread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -143,15 +143,3 @@ def test_overlap_policies_are_those_of_gliner2(spread_model, documents, schema, 
             assert {span.key for span in spans} == expected
             compared += bool(expected)
     assert compared > 5
-
-
-def test_the_benchmark_averages_scores_and_a_span_that_a_model_lacks_counts_as_zero(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from ensemble import average
-
-    first = [Span(0, 2, "Drug", 0.9), Span(0, 4, "Drug", 0.6), Span(5, 6, "Drug", 0.7)]
-    second = [Span(0, 2, "Drug", 0.2), Span(0, 4, "Drug", 0.6)]
-    (kept,) = average([first, second], 0.5)
-    assert (kept.key, kept.score) == ((0, 4, "Drug"), pytest.approx(0.6))
-    assert [span.key for span in average([first, second], 0.3)] == [(0, 4, "Drug"), (5, 6, "Drug")]
-    assert [span.key for span in average([first], 0.5)] == [(0, 2, "Drug"), (5, 6, "Drug")]

@@ -180,6 +180,11 @@ def main() -> None:
         trained, named = Settings.from_config(read_config(source), source), label_schema(rows)
         tasks = (trained if trained.labels or trained.tasks else named).tasks
         check_targets(targets, [*(args.labels or trained.labels or named.labels), *(task.name for task in tasks)])
+    if args.average and not args.labels:
+        sources = [each for each in map(fetch, (name, *args.compare)) if not is_gliner_v1(each)]
+        trained = {frozenset(Settings.from_config(read_config(each), each).labels) for each in sources}
+        if len(trained - {frozenset()}) > 1:
+            raise DataError("--average: these models were trained on different labels; name some with --labels")
     directory = Path(args.report_dir or (Path(name).parent if Path(name).is_dir() else Path("outputs")) / REPORT)
     if accelerator.is_main_process:
         check_writable(directory)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from statistics import mean
 
 import pytest
 from conftest import PYTHON, SAMPLE, swap_and_spread
 from test_scripts import one_line_error, run
+from test_swap import edit_json
 
 from glinerko.common import DataError
 from glinerko.corpus.rows import Span
 from glinerko.corpus.schema import Task
+from glinerko.hub import read_config
 from glinerko.model.ensemble import average_spans, stream_average
 from glinerko.model.extractor import load_extractor
 from glinerko.model.prediction import Predictions, predict_spans
@@ -98,3 +101,6 @@ def test_the_scripts_read_and_score_with_several_models(saved, tmp_path):
     assert [entry["model"] for entry in compared] == [*map(str, saved), "mean of these 2"]
     assert compared[2]["threshold"] == pytest.approx(mean(entry["threshold"] for entry in compared[:2]))
     assert compared[2]["predicted"] > 0
+    other = shutil.copytree(saved[1], tmp_path / "other")
+    edit_json(other / "config.json", glinerko={**read_config(other)["glinerko"], "labels": ["Disease"]})
+    one_line_error(run(*score, "--compare", other, "--average"), "trained on different labels; name some")

@@ -192,11 +192,15 @@ def prepare(args: Arguments, megabytes: int, start: Path, directory: Path) -> tu
 
 
 def watch(process: subprocess.Popen) -> int:
-    """The peak of the memory that a process and its children have for themselves, in bytes; until it ends."""
+    """The peak of the memory that a process and its children have for themselves, in bytes; until it ends.
+
+    Pages of a mapped file do not count: they are the system's cache of the file, which it empties when it needs memory.
+    """
     peak, watched = 0, psutil.Process(process.pid)
     while process.poll() is None:
         with suppress(psutil.NoSuchProcess):
-            peak = max(peak, sum(each.memory_full_info().uss for each in [watched, *watched.children(recursive=True)]))
+            processes = [watched, *watched.children(recursive=True)]
+            peak = max(peak, sum(part.private_dirty for each in processes for part in each.memory_maps()))
         time.sleep(0.2)
     return peak
 

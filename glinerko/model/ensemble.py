@@ -11,17 +11,15 @@ from typing import Any
 from glinerko.common import DataError
 from glinerko.corpus.rows import Span, SpanKey
 from glinerko.model.extractor import BATCH_SIZE, KoreanExtractor, spans_of
-from glinerko.model.prediction import overlap_resolver
-
-FLOOR = 0.05
-"""A lower score of a model counts as 0, as in the candidates of an evaluation."""
+from glinerko.model.prediction import FLOOR, overlap_resolver
 
 
 def average_spans(found: Sequence[Iterable[Span]]) -> list[Span]:
     """The spans that any of several models found in a text, each with its mean score.
 
     Args:
-        found: The spans of each model, overlapping or not. A span that a model lacks has the score 0 there.
+        found: The spans of each model with a score of at least :data:`FLOOR`, overlapping or not. A span that a model
+            lacks has the score 0 there.
     """
     totals: dict[SpanKey, float] = defaultdict(float)
     for spans in found:
@@ -62,7 +60,7 @@ def stream_average(
             )
     lowest = first.choose_threshold(mean(model.choose_threshold(threshold) for model in models))
     resolve = overlap_resolver(first.overlap_policy)
-    options: dict[str, Any] = {"threshold": FLOOR, "batch_size": batch_size, "overlap_policy": "allow"}
+    options: dict[str, Any] = {"threshold": min(FLOOR, lowest), "batch_size": batch_size, "overlap_policy": "allow"}
     streams = [
         model.stream(own, model.entity_schema(asked), **options)
         for model, own in zip(models, tee(texts, len(models)), strict=True)

@@ -30,6 +30,8 @@ from glinerko.model.architecture import Architecture, Prompt, WindowAnswer
 
 POOL = 64
 """How many batches of windows wait at a time, so that windows of similar length share a batch."""
+FLOOR = 0.05
+"""The lowest score of a span that is kept as a candidate."""
 K, R = TypeVar("K"), TypeVar("R")
 
 
@@ -87,7 +89,7 @@ def predict_spans(
     *,
     indices: Sequence[int] | None = None,
     batch_size: int = 16,
-    floor: float = 0.05,
+    floor: float = FLOOR,
     progress: bool = False,
 ) -> Predictions:
     """Score every span of every window once, and keep those that reach ``floor``.

@@ -13,7 +13,7 @@ from glinerko.common import LoadError, first_line
 from glinerko.corpus.processor import Window
 from glinerko.corpus.windows import cut_windows, row_windows
 from glinerko.model.architecture import WindowAnswer
-from glinerko.model.prediction import Predictions, collect
+from glinerko.model.prediction import FLOOR, Predictions, collect
 
 if TYPE_CHECKING:
     from gliner import GLiNER
@@ -42,7 +42,7 @@ def predict_with_gliner(
     *,
     indices: Sequence[int] | None = None,
     batch_size: int = 16,
-    floor: float = 0.05,
+    floor: float = FLOOR,
     progress: bool = False,
 ) -> Predictions:
     """The spans that a GLiNER v1 model predicts with its own words and its own decoding (flat: no two spans overlap).

@@ -46,14 +46,10 @@ def main() -> None:
     folds = [directory / f"fold-{number}" for number in args.only or ()] or sorted(directory.glob("fold-*"))
     if not folds:
         raise GlinerkoError(f"{directory}: no fold; run scripts/cross_validate.py first")
-    groups = [args.names, *([name] for name in args.names)]
-    scores = [score(folds, names) for names in groups]
-    titles = ["the mean", *args.names]
-    compared, unseen = (
-        compare_scores([(title, threshold, each) for title, (threshold, *both) in zip(titles, scores, strict=True)
-                        for each in both[place : place + 1]])
-        for place in (0, 1)
-    )  # fmt: skip
+    groups = {"the mean": args.names, **{name: [name] for name in args.names}}
+    scored = [(title, *score(folds, names)) for title, names in groups.items()]
+    compared = compare_scores([(title, threshold, whole) for title, threshold, whole, _ in scored])
+    unseen = compare_scores([(title, threshold, part) for title, threshold, _, part in scored])
     console = make_console()
     console.print(comparison_table(compared, metric_title(METRIC)))
     console.print(comparison_table(unseen, f"{metric_title(METRIC)} of unseen mentions"))

@@ -199,9 +199,9 @@ class Pipeline:
         Raises:
             GlinerkoError: The script fails, or the output comes from other files, options or earlier stages.
         """
-        output = next(self.fill(options[name])[0] for name in OUTPUTS if name in options)
-        resume = self.flags(script, {name: value for name, value in options.items() if name == RESUME})
-        flags = [*self.flags(script, {name: value for name, value in options.items() if name != RESUME}), *more]
+        output, options = self.output(options), dict(options)
+        resume = [f"--{RESUME}", *self.fill(options.pop(RESUME))] if RESUME in options else []
+        flags = [*self.flags(script, options), *more]
         mark = Path(f"{output}.done")
         self.done = [*self.done, [script, flags]]
         if not mark.is_file():
@@ -212,6 +212,10 @@ class Pipeline:
                 f"{output} was made of other files, options or earlier stages: choose another --output_dir (or another "
                 "--name, if only flags after -- differ), or delete it and its .done file"
             )
+
+    def output(self, options: dict[str, Any]) -> str:
+        """Where a stage writes."""
+        return next(self.fill(options[name])[0] for name in OUTPUTS if name in options)
 
     def flags(self, script: str, options: dict[str, Any]) -> list[str]:
         """The options as command-line texts.
@@ -270,14 +274,15 @@ def check_stages(stages: Sequence[Stage], args: Arguments, more: Sequence[str]) 
     *before, (training, options) = stages
     last = training, {**options, "output_dir": f"{{fold}}/{args.name}"}
     written = set()
-    for script, own in (*before, last):
+    for stage in (*before, last):
+        script, own = stage
         flags, module = pipeline.flags(script, own), import_module(script)
         classes = module.ARGUMENTS if hasattr(module, "ARGUMENTS") else (module.Arguments,)
         try:
-            parse_arguments(*classes, description="", flags=[*flags, *(more if own is last[1] else ())])
+            parse_arguments(*classes, description="", flags=[*flags, *(more if stage is last else ())])
         except GlinerkoError as error:
             raise GlinerkoError(f"{script}: {error}") from error
-        output = Path(next(own[name] for name in OUTPUTS if name in own))
+        output = Path(pipeline.output(own))
         if output in written:
             raise GlinerkoError(f"{script} would write to {output}, as an earlier stage does: choose another name")
         written.add(output)

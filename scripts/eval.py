@@ -181,10 +181,7 @@ def main() -> None:
         tasks = (trained if trained.labels or trained.tasks else named).tasks
         check_targets(targets, [*(args.labels or trained.labels or named.labels), *(task.name for task in tasks)])
     if args.average and not args.labels:
-        sources = [each for each in map(fetch, (name, *args.compare)) if not is_gliner_v1(each)]
-        trained = {frozenset(Settings.from_config(read_config(each), each).labels) for each in sources}
-        if len(trained - {frozenset()}) > 1:
-            raise DataError("--average: these models were trained on different labels; name some with --labels")
+        check_same_labels([name, *args.compare])
     directory = Path(args.report_dir or (Path(name).parent if Path(name).is_dir() else Path("outputs")) / REPORT)
     if accelerator.is_main_process:
         check_writable(directory)
@@ -296,6 +293,18 @@ def describe_tasks(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     examples, found = evaluation.examples, evaluation.found
     tasks = annotated_tasks(examples, evaluation.prompt.tasks)
     return {task.name: describe_task(examples, found, task, evaluation.thresholds[task.name]) for task in tasks}
+
+
+def check_same_labels(names: Sequence[str]) -> None:
+    """Check that the models that were trained on labels were trained on the same ones.
+
+    Raises:
+        DataError: They were not.
+    """
+    sources = [source for source in map(fetch, names) if not is_gliner_v1(source)]
+    trained = {frozenset(Settings.from_config(read_config(source), source).labels) for source in sources}
+    if len(trained - {frozenset()}) > 1:
+        raise DataError("--average: these models were trained on different labels; name some with --labels")
 
 
 def score_average(evaluations: Sequence[Evaluation], args: Arguments) -> tuple[str, float, Scores]:

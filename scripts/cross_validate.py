@@ -14,6 +14,7 @@ A recipe is a YAML list of stages. A stage is the name of a script in scripts/ w
 The first stages without {fold}, {train} and {dev} run once for all folds. A stage that finished with the same options
 is not run again: variants share the stages before the training, and the same command continues after an interruption.
 --shares 0.25 0.5 1 trains on shares of the training documents of each fold, and tells what more documents would bring.
+--compare default other --average also scores the mean of the variants, as predict.py with several models; none is run.
 With --jobs 2, two folds run at the same time and each gets half of the cores: on a CPU that is faster.
 
 The epoch and the threshold are chosen on validation documents from the training side of each fold. The scores are
@@ -27,25 +28,30 @@ import math
 import os
 import random
 import shlex
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, field
+from functools import cache, partial
 from importlib import import_module
-from itertools import takewhile
+from itertools import product, takewhile
 from pathlib import Path
+from statistics import mean
+from types import FrameType
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
 from glinerko.common import (
     DataError,
     GlinerkoError,
+    Stopped,
     check_output,
     file_digest,
     read_json,
@@ -55,18 +61,24 @@ from glinerko.common import (
     write_json_lines,
     write_text,
 )
-from glinerko.corpus.reading import load_rows, write_rows
+from glinerko.corpus.reading import label_schema, load_rows, require_labels, write_rows
+from glinerko.corpus.rows import Example
 from glinerko.corpus.splits import fold_rows
+from glinerko.model.ensemble import average_spans
+from glinerko.model.prediction import overlap_resolver
+from glinerko.scoring.candidates import read_candidates
 from glinerko.scoring.learning_curve import curve_points, forecast
-from glinerko.scoring.metrics import METRICS, Scores, compare_scores, metric_title
+from glinerko.scoring.metrics import METRICS, Scores, compare_scores, metric_title, score_strings
 from glinerko.sharing.tables import comparison_table, curve_table, score_table
-from glinerko.training.checkpoints import BEST, REPORT_COUNTS, REPORT_FIGURES
+from glinerko.training.checkpoints import BEST, REPORT_CANDIDATES, REPORT_COUNTS, REPORT_FIGURES
 from glinerko.training.texts import HELD_OUT, load_documents
 
 SCRIPTS = Path(__file__).parent
 OF_A_FOLD = ("{fold}", "{train}", "{dev}")
 OUTPUTS = ("output_dir", "report_dir")
 RESUME = "resume_from_checkpoint"
+RESUMABLE = 75
+"""The exit status of a script that stopped on request."""
 
 Stage = tuple[str, dict[str, Any]]
 """Name of a script, and its options."""
@@ -79,7 +91,8 @@ class Arguments:
     related_file: list[str] = option([], "documents with other labels to train on first ({related})")
     output_dir: str = option("outputs/cross-validation", "output directory")
     name: str = option("default", "name of this variant of the recipe")
-    compare: list[str] | None = option(None, "names of finished variants to compare with")
+    compare: list[str] = option([], "names of finished variants to compare with")
+    average: bool = option(False, "the mean scores of all these variants as one more variant")
     folds: int = option(5, "number of folds; the same texts stay in one fold", at_least=2)
     only: list[int] | None = option(None, "folds to run, counted from 0 (default: all)", at_least=0)
     jobs: int = option(1, "number of folds that run at the same time", at_least=1)
@@ -96,7 +109,9 @@ def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
     set_log_levels(is_main_process=True)
     stages = read_recipe(recipe)
-    check_stages(stages, args, more)
+    labels = check_stages(stages, args, more)
+    if args.average and not args.compare:
+        raise GlinerkoError("--average needs several variants: name the others as --compare")
     extra_files = [*args.text_file, *args.related_file]
     for file in extra_files:
         if not Path(file).is_file():
@@ -104,22 +119,31 @@ def main() -> None:
     rows, _ = load_rows(args.train_file)
     for key, number in Counter(key for keys in rows["unused"] for key in keys).items():
         print(f"{number:,} rows have the key {key}, which is not used")
+    if not label_schema(rows, labels).labels:
+        raise DataError(f"{args.train_file}: no labels of entities; other tasks alone are not cross-validated")
     parts = fold_rows(rows, args.folds, args.seed)
     chosen = args.only if args.only is not None else list(range(args.folds))
     if not set(chosen) <= set(range(args.folds)) or len(set(chosen)) < len(chosen):
         raise DataError(f"--only: the folds are 0 to {args.folds - 1}, each once")
 
     directory = Path(args.output_dir)
+    shares = sorted({*(args.shares or [1.0])})
+    for share, number in product(shares, chosen):
+        write_fold(parts, number, share, args, labels)
+    for name in args.compare:
+        pool_scores([fold_directory(args, number) / name / "dev" for number in chosen], args.metric)
     text_files = [str(unlabelled_text(args, directory))] if args.text_file and "{text}" in str(stages) else []
     places = {"{shared}": [str(directory / "shared")], "{text}": text_files, "{related}": args.related_file}
-    common = Pipeline(places, [file_digest(Path(file)) for file in extra_files])
+    common = Pipeline(places, [file_digest(Path(file)) for file in (*text_files, *args.related_file)])
+    signal.signal(signal.SIGTERM, common.scripts.stop)
     shared = list(takewhile(lambda stage: not any(place in str(stage[1]) for place in OF_A_FOLD), stages[:-1]))
-    for stage in shared:
-        common.run(*stage)
-    shares = sorted({*(args.shares or [1.0])})
-    for share in shares:
-        with ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(partial(run_fold, parts, stages[len(shared) :], common, args, more, share), chosen))
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for stage in shared:
+            pool.submit(common.run, *stage).result()
+        for share in shares:
+            list(pool.map(partial(run_fold, stages[len(shared) :], common, args, more, labels, share), chosen))
+    if common.scripts.stopped:
+        raise Stopped("stopped between two scripts; the same command continues")
     about = {"recipe": str(recipe), "flags": more, "folds": chosen, "seed": args.seed}
     if args.shares:
         report_curve(args, chosen, shares, about)
@@ -178,6 +202,21 @@ def _stage(entry: dict[str, dict[str, Any]]) -> Stage:
 
 
 @dataclass
+class Scripts:
+    """The scripts that run now, for all folds."""
+
+    running: list[subprocess.Popen] = field(default_factory=list)
+    stopped: bool = False
+    """Whether one failed or was stopped, so that no other may start."""
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Pass SIGTERM on to them."""
+        self.stopped = True
+        for script in self.running:
+            script.terminate()
+
+
+@dataclass
 class Pipeline:
     """Stages that run one after the other.
 
@@ -186,19 +225,24 @@ class Pipeline:
         done: What was done so far: the digests of the files, and the script and flags of each stage.
         log: File for the output of the scripts (default: the terminal).
         jobs: Number of pipelines that share the cores.
+        scripts: Those of all pipelines.
     """
 
     places: dict[str, list[str]]
     done: list[Any]
     log: Path | None = None
     jobs: int = 1
+    scripts: Scripts = field(default_factory=Scripts)
 
     def run(self, script: str, options: dict[str, Any], more: Sequence[str] = ()) -> None:
-        """Run a stage, unless the ``.done`` file beside its output says that it finished.
+        """Run a stage, unless the ``.done`` file beside its output says that it finished, or another script failed.
 
         Raises:
             GlinerkoError: The script fails, or the output comes from other files, options or earlier stages.
+            Stopped: The script was stopped.
         """
+        if self.scripts.stopped:
+            return
         output, options = self.output(options), dict(options)
         resume = [f"--{RESUME}", *self.fill(options.pop(RESUME))] if RESUME in options else []
         flags = [*self.flags(script, options), *more]
@@ -208,6 +252,7 @@ class Pipeline:
             self.call([sys.executable, str(SCRIPTS / f"{script}.py"), *flags, *resume])
             write_text(mark, json.dumps(self.done))
         elif json.loads(mark.read_text(encoding="utf-8")) != self.done:
+            self.scripts.stopped = True
             raise GlinerkoError(
                 f"{output} was made of other files, options or earlier stages: choose another --output_dir (or another "
                 "--name, if only flags after -- differ), or delete it and its .done file"
@@ -247,6 +292,7 @@ class Pipeline:
 
         Raises:
             GlinerkoError: It failed; its own message says why.
+            Stopped: It stopped on request.
         """
         where = f" > {self.log}" if self.log else ""
         print(f"$ {shlex.join(command[1:])}{where}", flush=True)
@@ -254,16 +300,22 @@ class Pipeline:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)} if self.jobs > 1 else None
         with open(self.log, "a", encoding="utf-8") if self.log else nullcontext() as file:
             output = {"stdout": file, "stderr": file} if file else {}
-            status = subprocess.run(command, env=environment, **output).returncode
+            with subprocess.Popen(command, env=environment, **output) as script:
+                self.scripts.running.append(script)
+                status = script.wait()
+                self.scripts.running.remove(script)
         if status:
-            raise GlinerkoError(
-                f"{Path(command[1]).name} ended with status {status}{f' (see {self.log})' if file else ''}; run the "
-                "same command again to continue from there"
-            )
+            self.scripts.stopped = True
+            kind, what = (Stopped, "stopped") if status == RESUMABLE else (GlinerkoError, f"ended with status {status}")
+            where = f" (see {self.log})" if self.log else ""
+            raise kind(f"{Path(command[1]).name} {what}{where}; run the same command again to continue from there")
 
 
-def check_stages(stages: Sequence[Stage], args: Arguments, more: Sequence[str]) -> None:
+def check_stages(stages: Sequence[Stage], args: Arguments, more: Sequence[str]) -> list[str] | None:
     """Check the options of all stages before the first one runs.
+
+    Returns:
+        The labels to train on; ``None`` for all.
 
     Raises:
         GlinerkoError: One does not exist, has a value that is not allowed, or is a file that was not passed; or two
@@ -279,13 +331,14 @@ def check_stages(stages: Sequence[Stage], args: Arguments, more: Sequence[str]) 
         flags, module = pipeline.flags(script, own), import_module(script)
         classes = module.ARGUMENTS if hasattr(module, "ARGUMENTS") else (module.Arguments,)
         try:
-            parse_arguments(*classes, description="", flags=[*flags, *(more if stage is last else ())])
+            parsed = parse_arguments(*classes, description="", flags=[*flags, *(more if stage is last else ())])
         except GlinerkoError as error:
             raise GlinerkoError(f"{script}: {error}") from error
         output = Path(pipeline.output(own))
         if output in written:
             raise GlinerkoError(f"{script} would write to {output}, as an earlier stage does: choose another name")
         written.add(output)
+    return next((each.labels for each in parsed if hasattr(each, "labels")), None)
 
 
 def fold_directory(args: Arguments, number: int, share: float = 1.0) -> Path:
@@ -294,56 +347,115 @@ def fold_directory(args: Arguments, number: int, share: float = 1.0) -> Path:
     return fold if share == 1 else fold / f"share-{share:g}"
 
 
+def fold_files(args: Arguments, number: int, share: float) -> tuple[Path, Path]:
+    """The training documents of a fold, or a share of them, and the held-out ones."""
+    fold = fold_directory(args, number, share)
+    return fold / "train.jsonl", fold / "dev.jsonl"
+
+
+def write_fold(parts: list[Dataset], number: int, share: float, args: Arguments, labels: list[str] | None) -> None:
+    """Write a share of all ``parts`` except ``number`` to train on, and that one to score on.
+
+    A smaller share is a part of a larger one.
+
+    Raises:
+        GlinerkoError: The directory holds other documents, on which finished variants were scored.
+        DataError: A label is only in the held-out documents.
+    """
+    rows = concatenate_datasets([part for index, part in enumerate(parts) if index != number])
+    order = random.Random(f"{args.seed}-{number}").sample(range(len(rows)), len(rows))
+    train = rows.select(sorted(order[: math.ceil(share * len(rows))]))
+    for documents, file in zip((train, parts[number]), fold_files(args, number, share), strict=True):
+        check_output(file, args.train_file)
+        new = file.with_name(f"{file.name}.new")
+        write_rows(documents, new)
+        if file.is_file() and file_digest(file) != file_digest(new):
+            new.unlink()
+            raise GlinerkoError(f"{file} holds other documents than this fold has now: choose another --output_dir")
+        new.replace(file)
+    if not labels:
+        require_labels(parts[number], label_schema(train), str(file))
+
+
 def run_fold(
-    parts: list[Dataset],
     stages: list[Stage],
     common: Pipeline,
     args: Arguments,
     more: list[str],
+    labels: list[str] | None,
     share: float,
     number: int,
 ) -> None:
-    """Run ``stages`` on a share of all ``parts`` except ``number``, and score the trained model on that one.
-
-    A smaller share is a part of a larger one.
-    """
+    """Run ``stages`` on the training documents of a fold, and score the trained model on the held-out ones."""
     fold = fold_directory(args, number, share)
-    train, dev = fold / "train.jsonl", fold / "dev.jsonl"
-    for file in (train, dev):
-        check_output(file, args.train_file)
-    rows = concatenate_datasets([part for index, part in enumerate(parts) if index != number])
-    order = random.Random(f"{args.seed}-{number}").sample(range(len(rows)), len(rows))
-    write_rows(rows.select(sorted(order[: math.ceil(share * len(rows))])), train)
-    write_rows(parts[number], dev)
+    train, dev = fold_files(args, number, share)
     pipeline = Pipeline(
         {**common.places, "{fold}": [str(fold)], "{train}": [str(train)], "{dev}": [str(dev)]},
         [*common.done, file_digest(train), file_digest(dev)],
         fold / f"{args.name}.log" if args.jobs > 1 else None,
         args.jobs,
+        common.scripts,
     )
     *before, (script, options) = stages
     for stage in before:
         pipeline.run(*stage)
     output = fold / args.name
     pipeline.run(script, {**options, "output_dir": output}, more)
-    documents = {"test_file": dev, "train_file": train}
+    documents = {"test_file": dev, "train_file": train, **({"labels": labels} if labels else {})}
     pipeline.run("eval", {"model": output / BEST, **documents, "metric": args.metric, "report_dir": output / "dev"})
 
 
 def report(args: Arguments, folds: list[int], about: dict[str, Any]) -> None:
     """Print the scores of this variant and its comparison with others, and write them with ``about`` to a file."""
-    names = (args.name, *(args.compare or ()))
-    directory = Path(args.output_dir)
-    places = [[fold_directory(args, number) / name / "dev" for number in folds] for name in names]
-    variants = [pool_scores(each, args.metric) for each in places]
-    compared = compare_scores([(name, None, scores) for name, scores in zip(names, variants, strict=True)])
-    own, file = variants[0], directory / f"{args.name}.json"
+    names, directories = (args.name, *args.compare), [fold_directory(args, number) for number in folds]
+    variants = {name: pool_scores([each / name / "dev" for each in directories], args.metric) for name in names}
+    unseen = {name: score_together(directories, [name], args.metric)[1] for name in names}
+    if args.average:
+        title = f"mean of these {len(names)}"
+        variants[title], unseen[title] = score_together(directories, names, args.metric)
+    compared, compared_unseen = (
+        compare_scores([(title, None, scores) for title, scores in each.items()]) for each in (variants, unseen)
+    )
+    own, file = variants[args.name], Path(args.output_dir) / f"{args.name}.json"
     title = f"{args.name}, {args.metric} on {len(own.counts)} held-out documents of {len(folds)} folds"
-    write_json(file, {**about, **own.to_dict(), "comparisons": compared})
+    write_json(file, {**about, **own.to_dict(), "comparisons": compared, "unseen": compared_unseen})
     console = make_console()
     console.print(score_table(title, {args.metric: own.to_dict()}))
     console.print(comparison_table(compared, metric_title(args.metric)))
+    console.print(comparison_table(compared_unseen, f"{metric_title('string_f1')} of unseen mentions"))
     console.print(f"Scores   {file}")
+
+
+def score_together(folds: Sequence[Path], names: Sequence[str], metric: str) -> tuple[Scores, Scores]:
+    """The scores of the mean of several variants on the held-out documents, and the string scores of unseen mentions.
+
+    No model is run, and nothing is chosen: the threshold is the mean of those that the models chose on validation
+    documents. Overlaps are resolved as by the first variant.
+    """
+    labels, counts = [], ([], [])
+    for fold in folds:
+        examples, seen = read_fold(fold)
+        reports = [fold / name / "dev" for name in names]
+        figures = [read_json(each / REPORT_FIGURES) for each in reports]
+        labels = labels or list(figures[0][metric]["labels"])
+        candidates = [read_candidates([str(each / REPORT_CANDIDATES)], examples, labels) for each in reports]
+        threshold, resolve = (
+            mean(each["threshold"] for each in figures),
+            overlap_resolver(figures[0].get("overlap_policy")),
+        )
+        averages = map(average_spans, zip(*candidates, strict=True))
+        found = [resolve([span for span in spans if span.score >= threshold]) for spans in averages]
+        both = METRICS[metric].score(examples, found, labels), score_strings(examples, found, labels, leave_out=seen)
+        for all_folds, scores in zip(counts, both, strict=True):
+            all_folds.append(scores.counts)
+    return tuple(Scores.from_counts(np.concatenate(each), labels) for each in counts)
+
+
+@cache
+def read_fold(fold: Path) -> tuple[list[Example], set[tuple[str, str]]]:
+    """The held-out documents, and the pairs of mention and label that the training documents have."""
+    training, held_out = (load_rows(str(fold / f"{side}.jsonl"))[0] for side in ("train", "dev"))
+    return list(map(Example.from_row, held_out)), {p for row in training for p in Example.from_row(row).gold_strings}
 
 
 def report_curve(args: Arguments, folds: list[int], shares: list[float], about: dict[str, Any]) -> None:

@@ -45,6 +45,7 @@ from glinerko.model.attention import read_faster
 from glinerko.model.ensemble import average_spans
 from glinerko.model.extractor import KoreanExtractor, load_extractor
 from glinerko.model.prediction import (
+    FLOOR,
     OVERLAP_POLICIES,
     Predictions,
     gliner2_policy,
@@ -90,7 +91,7 @@ class Arguments:
         str(DATA / "label_names.yaml"), "YAML file of names to ask for if a model was not trained on these labels"
     )
     threshold: float | None = option(
-        None, "lowest score of a span, from 0 to 1; none is higher (default: the model's own)", **SCORES
+        None, "lowest score of a span; no score is above 1 (default: the model's own)", **SCORES
     )
     tune_threshold: bool = option(False, "choice of the threshold on the documents being scored; optimistic")
     probe_base: str | None = option(
@@ -181,7 +182,7 @@ def main() -> None:
         tasks = (trained if trained.labels or trained.tasks else named).tasks
         check_targets(targets, [*(args.labels or trained.labels or named.labels), *(task.name for task in tasks)])
     if args.average and not args.labels:
-        check_same_labels([name, *args.compare])
+        check_same_labels([name, *args.compare], label_schema(rows))
     directory = Path(args.report_dir or (Path(name).parent if Path(name).is_dir() else Path("outputs")) / REPORT)
     if accelerator.is_main_process:
         check_writable(directory)
@@ -258,7 +259,8 @@ def evaluate(accelerator: Accelerator, name: str, rows: Dataset, args: Arguments
             documents, splitter = model.align(rows, prompt), model.processor.word_splitter.splitter
         read_faster(model)
         predict = partial(predict_spans, model, documents, prompt)
-    predict = partial(predict, batch_size=args.per_device_eval_batch_size)
+    floor = FLOOR if args.threshold is None else min(FLOOR, args.threshold)
+    predict = partial(predict, batch_size=args.per_device_eval_batch_size, floor=floor)
     predictions = predict_on_all_processes(accelerator, len(rows), predict).with_labels(asked)
     evaluation = Evaluation(name, directory, schema, documents, splitter, predictions, args.overlap_policy)
     evaluation.model, evaluation.prompt, evaluation.asked = None if version_1 else model, prompt, asked
@@ -295,16 +297,18 @@ def describe_tasks(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     return {task.name: describe_task(examples, found, task, evaluation.thresholds[task.name]) for task in tasks}
 
 
-def check_same_labels(names: Sequence[str]) -> None:
-    """Check that the models that were trained on labels were trained on the same ones.
+def check_same_labels(names: Sequence[str], named: LabelSchema) -> None:
+    """Check that all models are asked for the same labels: their own, or those that the documents name.
 
     Raises:
-        DataError: They were not.
+        DataError: They are not.
     """
-    sources = [source for source in map(fetch, names) if not is_gliner_v1(source)]
-    trained = {frozenset(Settings.from_config(read_config(source), source).labels) for source in sources}
-    if len(trained - {frozenset()}) > 1:
-        raise DataError("--average: these models were trained on different labels; name some with --labels")
+    asked = set()
+    for source in map(fetch, names):
+        own = () if is_gliner_v1(source) else Settings.from_config(read_config(source), source).labels
+        asked.add(frozenset(own or named.labels))
+    if len(asked) > 1:
+        raise DataError("--average: these models have different labels; name some with --labels")
 
 
 def score_average(evaluations: Sequence[Evaluation], args: Arguments) -> tuple[str, float, Scores]:
@@ -369,6 +373,7 @@ def describe(ours: Evaluation, args: Arguments, bad_rows_skipped: int, targets: 
         "metric": args.metric,
         "documents": len(ours.examples),
         "threshold": ours.threshold,
+        "overlap_policy": args.overlap_policy or ours.predictions.overlap_policy,
         "threshold_source": ours.threshold_source,
         **{metric: scores.to_dict() for metric, scores in ours.scores.items()},
         "modes": score_modes(ours.examples, ours.spans, labels),

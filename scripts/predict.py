@@ -109,8 +109,8 @@ def main() -> None:
         write_answers(args, read, documents, bar, sys.stdout, iter(()))
         return
     files = [
-        {path.name: file_digest(path) for path in sorted(directory.rglob("*.*")) if path.suffix in MODEL_FILES}
-        for directory in directories
+        {str(file.relative_to(model)): file_digest(file) for file in model.rglob("*.*") if file.suffix in MODEL_FILES}
+        for model in directories
     ]
     identity = {"model": files, "labels": args.labels, "schema": schema, "threshold": args.threshold}
     with resume_file(args.output_file, identity) as (file, done):

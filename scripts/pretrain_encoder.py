@@ -80,7 +80,7 @@ class Arguments(RunArguments):
     train_file: list[str] | None = option(None, "JSON lines or a document a line (default: the sample)", CONTENT)
     dataset_name: str | None = option(None, "data set with a column 'text', on the Hub or a directory", CONTENT)
     held_out_file: list[str] = option(
-        [], "documents to keep out: text that is a line of one or has 13 words in a row of it is left out", CONTENT
+        [], "documents that must not be read: a text that equals one or its line, or shares 13 words in a row, is left out", CONTENT
     )
     output_dir: str = option("outputs/encoder-pretraining", "directory for everything that the run writes")
     init_from: str | None = option(None, "DeBERTa-v2, or a GLiNER2 with one (default: random weights)", CONTENT)
@@ -92,7 +92,7 @@ class Arguments(RunArguments):
     common_pieces: int = option(8000, "pieces of a new vocabulary, besides single characters", RESULT, at_least=0)
     min_frequency: int = option(3, "occurrences in the text that a piece of a new vocabulary needs", RESULT, at_least=1)
     max_length: int = option(
-        256, "pieces in a row; rows are filled with documents, and cut them", RESULT, at_least=16, at_most=32768
+        256, "pieces in a row; documents are joined, and one that does not fit goes on in the next row", RESULT, at_least=16, at_most=32768
     )
     mlm_probability: float = option(0.15, "share of the words that are masked", RESULT, above=0, at_most=1)
     validation_split: float = option(
@@ -168,7 +168,7 @@ def main() -> None:
     fit(training, held_out)
     weights = accelerator.get_state_dict(training.masked)
     if accelerator.is_main_process:
-        weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+        weights = {name.replace("_orig_mod.", "").removeprefix("model."): tensor for name, tensor in weights.items()}
         replace_directory(run.output_dir / ENCODER, partial(save_encoder, model, tokenizer, weights=weights))
         console.print(
             f"Encoder  {run.output_dir / ENCODER}\nHistory  {run.output_dir / HISTORY}\nNext     accelerate launch "
@@ -296,8 +296,9 @@ def prepare(
     total = args.num_train_epochs * len(loader)
     scheduler = get_scheduler("linear", optimizer, math.ceil(args.warmup_ratio * total), total)
     accelerator.register_for_checkpointing(scheduler)
+    machine = {"processes": accelerator.num_processes, "precision": accelerator.mixed_precision}
     content = {"text": rows_digest(rows), "initial_weights": initial_weights, "separate_documents": model.separate}
-    identity = run_identity(args, processes=accelerator.num_processes, **content)
+    identity = run_identity(args, **machine, **content)
     sums = torch.zeros(3, device=accelerator.device)
     return Pretraining(run, args, masked, optimizer, scheduler, loader, collator, identity, sums=sums)
 

@@ -206,6 +206,7 @@ def main() -> None:
     identity = {
         **checkpoints.run_identity(model_args, data_args, args),
         "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
         "training documents": checkpoints.dataset_digest(windows),
         "validation documents": checkpoints.dataset_digest(aligned["validation"]),
         "swapped model": weight_checksum(extractor),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import import_module
 from statistics import mean
 
 import pytest
-from conftest import PYTHON, SAMPLE, swap_and_spread
+from accelerate import Accelerator
+from conftest import PYTHON, ROOT, SAMPLE, swap_and_spread
+from rich.console import Console
 from test_scripts import one_line_error, run
 from test_swap import edit_json
 
@@ -17,7 +20,7 @@ from glinerko.corpus.schema import Task
 from glinerko.hub import read_config
 from glinerko.model.ensemble import average_spans, stream_average
 from glinerko.model.extractor import load_extractor
-from glinerko.model.prediction import Predictions, predict_spans
+from glinerko.model.prediction import FLOOR, Predictions, predict_spans
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,17 @@ def test_texts_are_read_as_documents_are_scored(models, sample_rows, schema):
         assert scores == pytest.approx(wanted, abs=1e-4)
 
 
+def test_each_model_is_asked_in_the_order_that_it_was_trained_on(models, sample_rows, schema):
+    rows = sample_rows.select(range(12))
+    models[1].configure(labels=schema.labels[::-1])
+    candidates = [predict_spans(each, each.split(rows), each.label_schema).candidates for each in models]
+    expected = Predictions(list(map(average_spans, zip(*candidates, strict=True)))).at_threshold(0.5)
+    found = list(stream_average(models, rows["text"][:]))
+    assert [[span.key for span in spans] for spans in found] == [[span.key for span in spans] for spans in expected]
+    scores, wanted = ([span.score for spans in each for span in spans] for each in (found, expected))
+    assert scores == pytest.approx(wanted, abs=1e-4)
+
+
 def test_a_model_and_its_copy_find_what_it_finds_alone(models, sample_rows):
     (model, _), texts = models, sample_rows["text"][:6]
     alone = list(model.stream_entities(texts))
@@ -77,6 +91,23 @@ def test_models_that_do_not_belong_together_are_named(models):
     models[1].configure(tasks=(Task("kind", "classifications", ("a", "b")),))
     with pytest.raises(DataError, match="find entities only"):
         next(stream_average(models, ["글"]))
+
+
+def test_a_requested_threshold_below_the_floor_is_the_floor(saved, sample_rows, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    module, floors = import_module("eval"), []
+
+    def predict(*positional, floor, **options):
+        floors.append(floor)
+        return predict_spans(*positional, floor=floor, **options)
+
+    monkeypatch.setattr(module, "predict_spans", predict)
+    for threshold in (None, 0.02, 0.3):
+        requested = module.Arguments(threshold=threshold)
+        module.evaluate(
+            Accelerator(cpu=True), str(saved[0]), sample_rows.select(range(4)), requested, Console(quiet=True)
+        )
+    assert floors == [FLOOR, 0.02, FLOOR]
 
 
 @pytest.mark.slow(30)
@@ -103,4 +134,7 @@ def test_the_scripts_read_and_score_with_several_models(saved, tmp_path):
     assert compared[2]["predicted"] > 0
     other = shutil.copytree(saved[1], tmp_path / "other")
     edit_json(other / "config.json", glinerko={**read_config(other)["glinerko"], "labels": ["Disease"]})
-    one_line_error(run(*score, "--compare", other, "--average"), "trained on different labels; name some")
+    one_line_error(run(*score, "--compare", other, "--average"), "have different labels; name some")
+    edit_json(other / "config.json", glinerko={**read_config(other)["glinerko"], "labels": []})
+    few.write_text('{"text": "인슐린", "entities": {"Drug": ["인슐린"]}}')
+    one_line_error(run(*score, "--compare", other, "--average"), "have different labels; name some")

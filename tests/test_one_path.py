@@ -8,6 +8,7 @@ import itertools
 import json
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,11 +21,13 @@ from conftest import PYTHON, ROOT, SAMPLE, SHARED, swap_and_spread
 from gliner2 import AutoExtractor
 from gliner2.inference.schema import RegexValidator
 from test_scripts import one_line_error, run
+from test_swap import edit_json
 
 from glinerko import KoreanExtractor, KoreanWordSplitter, load_extractor
 from glinerko.common import DataError, LoadError
 from glinerko.corpus.reading import load_rows
 from glinerko.corpus.rows import Span
+from glinerko.hub import read_config
 from glinerko.model import prediction
 from glinerko.model.attention import read_faster
 from glinerko.model.prediction import in_batches, predict_spans
@@ -432,6 +435,11 @@ def test_a_run_that_was_stopped_goes_on(saved, tmp_path, texts):
 
     partial_file.write_text(done[:-7])  # as if it had been killed in the middle of a line
     one_line_error(run(*command, result, "--threshold", "0.3"), "made with another model or other options")
+    other = shutil.copytree(saved, tmp_path / "model")
+    edit_json(other / "config.json", glinerko={**read_config(other)["glinerko"], "threshold": 0.3})
+    changed = [*command[:3], other, *command[4:], result]
+    one_line_error(run(*changed), "made with another model or other options")
+    shutil.rmtree(other)
     (tmp_path / "other.jsonl").write_text("\n".join(lines[1:]))
     other = [*command[:5], tmp_path / "other.jsonl", "--output_file", result]
     one_line_error(run(*other), "result.jsonl.partial, line 1: of another input than document 1")

@@ -345,6 +345,8 @@ def test_a_run_learns_goes_on_bit_for_bit_and_gives_an_encoder_to_swap_in(small,
     one_line_error(run(PYTHON, PRETRAIN, *flags), "--overwrite_output_dir")
     changed = [*flags, "--resume_from_checkpoint", "latest", "--mlm_probability", "0.3"]
     one_line_error(run(PYTHON, PRETRAIN, *changed), "mlm_probability (0.15 → 0.3)")
+    again = [*flags, "--resume_from_checkpoint", "latest"]
+    one_line_error(run(PYTHON, PRETRAIN, *again, ACCELERATE_MIXED_PRECISION="bf16"), "precision (no → bf16)")
 
     _, report = swap_encoder(pair[0], directory / "encoder")
     assert set(report.kept) == {"span_rep", "classifier", "count_embed", "count_pred"}
@@ -465,15 +467,19 @@ def test_folds_are_trained_scored_and_compared_and_done_stages_are_not_repeated(
     assert first.stdout.count("$ ") == 7  # the first encoder is that of both folds
     assert "best so far" in (tmp_path / "cv" / "fold-1" / "default.log").read_text(encoding="utf-8")
     (tmp_path / "cv" / "fold-0" / "encoder" / "encoder").stat()
-    second = run(*command, "--name", "narrow", "--compare", "default", "--", "--max_width", 1)
+    second = run(*command, "--name", "narrow", "--compare", "default", "--average", "--", "--max_width", 1)
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("$ ") == 4  # the encoders are there
     result = json.loads((tmp_path / "cv" / "narrow.json").read_text())
     assert result["overall"]["gold"] == json.loads((tmp_path / "cv" / "default.json").read_text())["overall"]["gold"]
-    assert [entry["model"] for entry in result["comparisons"]] == ["narrow", "default"]
+    for compared in (result["comparisons"], result["unseen"]):
+        assert [entry["model"] for entry in compared] == ["narrow", "default", "mean of these 2"]
+    assert result["unseen"][0]["gold"] < result["overall"]["gold"]
     held_out = [(tmp_path / "cv" / f"fold-{fold}" / "dev.jsonl").read_text().splitlines() for fold in (0, 1)]
     assert sum(map(len, held_out)) == len(lines)
     assert run(*command).stdout.count("$ ") == 0
+    one_line_error(run(*command, "--compare", "narow"), "no scores; run 'narow' on this fold first")
+    one_line_error(run(*command, "--seed", 1), "train.jsonl holds other documents than this fold has now")
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("num_train_epochs: 1,", "num_train_epochs: 2,"))
     one_line_error(run(*command), "encoder was made of other files, options or earlier stages")
 

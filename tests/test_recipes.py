@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 
@@ -12,7 +14,7 @@ import pytest
 import yaml
 from conftest import PYTHON, ROOT
 
-from glinerko.common import DataError, GlinerkoError
+from glinerko.common import DataError, GlinerkoError, Stopped
 from glinerko.corpus.reading import load_rows
 from glinerko.corpus.rows import Example
 from glinerko.training.checkpoints import REPORT_COUNTS, REPORT_FIGURES
@@ -37,13 +39,16 @@ def _scripts_can_be_imported(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "recipes")
 
 
-@pytest.mark.parametrize("recipe", ["label_noise", "real_corpus", "related_labels"])
+RECIPES = ["label_noise", "published", "read_korean", "real_corpus", "related_labels"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_names_options_that_its_scripts_have(recipe):
     for script, options in stages(recipe):
         assert options.keys() <= options_of(script)
 
 
-@pytest.mark.parametrize("recipe", ["label_noise", "real_corpus", "related_labels"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_says_of_each_stage_that_can_resume_that_it_does(recipe):
     for script, options in stages(recipe):
         expected = "latest" if "resume_from_checkpoint" in options_of(script) else None
@@ -84,6 +89,65 @@ def test_only_a_stage_that_can_resume_is_told_to_and_that_is_not_compared(tmp_pa
     assert len(commands) == 2  # both are done, whether they could resume or not
     with pytest.raises(GlinerkoError, match="dev was made of other files, options or earlier stages"):
         run_both(resumable, {**scored, "model": "other"})
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """What cross_validate.py would run."""
+    module, commands = import_module("cross_validate"), []
+    monkeypatch.setattr(module.Pipeline, "call", lambda self, command: commands.append(command[1:]))
+    monkeypatch.setattr(module.signal, "signal", lambda *_: None)
+    return commands
+
+
+def cross_validate(monkeypatch, *flags):
+    monkeypatch.setattr(sys, "argv", ["cross_validate.py", str(ROOT / "recipes" / "published.yaml"), *map(str, flags)])
+    import_module("cross_validate").main()
+
+
+def test_chosen_labels_are_those_that_are_scored(commands, monkeypatch, write_rows, tmp_path):
+    rows = [{"text": f"당뇨병 {n}기", "entities": {"Disease": ["당뇨병"], "Drug": []}} for n in range(6)]
+    flags = ["--train_file", write_rows(*rows), "--folds", 2, "--output_dir", tmp_path / "cv", "--", "--labels", "Drug"]
+    with pytest.raises(GlinerkoError, match="no scores"):
+        cross_validate(monkeypatch, *flags)
+    scored = [command for command in commands if command[0].endswith("eval.py")]
+    assert len(scored) == 2
+    assert all(command[command.index("--labels") + 1] == "Drug" for command in scored)
+
+
+def test_what_cannot_be_scored_is_refused_before_the_first_stage(commands, monkeypatch, write_rows, tmp_path):
+    flags = ["--folds", 2, "--output_dir", tmp_path / "cv", "--train_file"]
+    task = {"classifications": [{"task": "kind", "labels": ["a", "b"], "true_label": "a"}]}
+    with pytest.raises(DataError, match="no labels of entities"):
+        cross_validate(monkeypatch, *flags, write_rows(*({"text": f"글 {n}", **task} for n in range(4))))
+    rows = [{"text": f"당뇨병 {n}기", "entities": {"Disease": ["당뇨병"]}} for n in range(4)]
+    rare = {"text": "인슐린", "entities": {"Drug": ["인슐린"]}}
+    with pytest.raises(DataError, match="mentions of labels that are not asked for: Drug"):
+        cross_validate(monkeypatch, *flags, write_rows(*rows, rare))
+    with pytest.raises(GlinerkoError, match="--average needs several variants"):
+        cross_validate(monkeypatch, *flags, write_rows(*rows), "--average")
+    assert not commands
+
+
+@pytest.mark.slow(1)
+def test_a_stop_reaches_the_script_that_runs_and_no_other_starts(tmp_path):
+    module, ready = import_module("cross_validate"), tmp_path / "ready"
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "time.sleep(60)"
+    )
+    pipeline = module.Pipeline({}, [])
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(pipeline.call, [sys.executable, "-c", code])
+        while not ready.exists():
+            time.sleep(0.01)
+        pipeline.scripts.stop(15, None)
+        with pytest.raises(Stopped, match="run the same command again"):
+            running.result()
+    pipeline.run("eval", {"report_dir": tmp_path / "dev"})
+    assert not (tmp_path / "dev.done").exists()
 
 
 def make_related(directory, *more, python=PYTHON):

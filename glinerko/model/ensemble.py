@@ -50,19 +50,19 @@ def stream_average(
             :meth:`KoreanExtractor.stream_entities` raises.
     """
     first = models[0]
-    asked = list(labels or first.settings.labels)
+    own_labels = first.settings.labels
     for own in () if labels else (model.settings for model in models):
         if own.tasks:
             raise DataError("several models find entities only, and one has other tasks: name labels")
-        if set(own.labels) != set(asked):
+        if set(own.labels) != set(own_labels):
             raise DataError(
-                f"one model has the labels {', '.join(asked)}, another {', '.join(own.labels)}: name labels"
+                f"one model has the labels {', '.join(own_labels)}, another {', '.join(own.labels)}: name labels"
             )
     lowest = first.choose_threshold(mean(model.choose_threshold(threshold) for model in models))
     resolve = overlap_resolver(first.overlap_policy)
     options: dict[str, Any] = {"threshold": min(FLOOR, lowest), "batch_size": batch_size, "overlap_policy": "allow"}
     streams = [
-        model.stream(own, model.entity_schema(asked), **options)
+        model.stream(own, model.entity_schema(labels), **options)
         for model, own in zip(models, tee(texts, len(models)), strict=True)
     ]
     for answers in zip(*streams, strict=True):

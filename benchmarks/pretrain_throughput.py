@@ -30,6 +30,7 @@ from transformers import AutoTokenizer, DebertaV2ForMaskedLM, PreTrainedTokenize
 
 from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
 from glinerko.common import DataError, read_lines, write_json
+from glinerko.corpus.matching import without_spaces
 from glinerko.sharing.tables import plain_table
 from glinerko.training.pretraining import MaskedLanguageModel, encoder_config, save_encoder
 from glinerko.training.speed import score_fewer_positions
@@ -119,15 +120,16 @@ def count_operations(start: Path) -> tuple[int, int]:
 
 
 def write_pieces(args: Arguments, start: Path, file: Path, rows: int) -> None:
-    """As many lines of the text as fill so many rows, and some for validation."""
+    """As many different lines of the text as fill so many rows, and some for validation."""
     tokenizer = AutoTokenizer.from_pretrained(start)
-    wanted, lines = (rows + 2 * BATCH) * LENGTH, []
+    wanted, lines = (rows + 2 * BATCH) * LENGTH, {}
     for line in read_lines(args.text_file):
-        if line.strip():
-            lines.append(line)
+        bare = without_spaces(line)
+        if bare and bare not in lines:  # pretrain_encoder.py reads a line once
+            lines[bare] = line
             wanted -= len(tokenizer.tokenize(line)) + 1
         if wanted <= 0:
-            file.write_text("\n".join(lines), encoding="utf-8")
+            file.write_text("\n".join(lines.values()), encoding="utf-8")
             return
     raise DataError(f"{args.text_file}: too little text for {rows} rows")
 

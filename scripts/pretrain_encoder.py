@@ -80,7 +80,7 @@ class Arguments(RunArguments):
     train_file: list[str] | None = option(None, "JSON lines or a document a line (default: the sample)", CONTENT)
     dataset_name: str | None = option(None, "data set with a column 'text', on the Hub or a directory", CONTENT)
     held_out_file: list[str] = option(
-        [], "documents that must not be read: a text that equals one or its line, or shares 13 words in a row, is left out", CONTENT
+        [], "documents to keep out, with texts that are a line of one or share 13 words in a row with it", CONTENT
     )
     output_dir: str = option("outputs/encoder-pretraining", "directory for everything that the run writes")
     init_from: str | None = option(None, "DeBERTa-v2, or a GLiNER2 with one (default: random weights)", CONTENT)
@@ -92,7 +92,7 @@ class Arguments(RunArguments):
     common_pieces: int = option(8000, "pieces of a new vocabulary, besides single characters", RESULT, at_least=0)
     min_frequency: int = option(3, "occurrences in the text that a piece of a new vocabulary needs", RESULT, at_least=1)
     max_length: int = option(
-        256, "pieces in a row; documents are joined, and one that does not fit goes on in the next row", RESULT, at_least=16, at_most=32768
+        256, "pieces in a row; documents are joined, and go on in the next row", RESULT, at_least=16, at_most=32768
     )
     mlm_probability: float = option(0.15, "share of the words that are masked", RESULT, above=0, at_most=1)
     validation_split: float = option(

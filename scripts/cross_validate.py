@@ -14,7 +14,7 @@ A recipe is a YAML list of stages. A stage is the name of a script in scripts/ w
 The first stages without {fold}, {train} and {dev} run once for all folds. A stage that finished with the same options
 is not run again: variants share the stages before the training, and the same command continues after an interruption.
 --shares 0.25 0.5 1 trains on shares of the training documents of each fold, and tells what more documents would bring.
---compare default other --average also scores the mean of the variants, as predict.py with several models; none is run.
+--compare default other --average also scores the mean of the variants, as predict.py with several models finds it.
 With --jobs 2, two folds run at the same time and each gets half of the cores: on a CPU that is faster.
 
 The epoch and the threshold are chosen on validation documents from the training side of each fold. The scores are
@@ -32,16 +32,15 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from importlib import import_module
 from itertools import product, takewhile
 from pathlib import Path
 from statistics import mean
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -61,7 +60,7 @@ from glinerko.common import (
     write_json_lines,
     write_text,
 )
-from glinerko.corpus.reading import label_schema, load_rows, require_labels, write_rows
+from glinerko.corpus.reading import label_schema, load_rows, write_rows
 from glinerko.corpus.rows import Example
 from glinerko.corpus.splits import fold_rows
 from glinerko.model.ensemble import average_spans
@@ -112,6 +111,8 @@ def main() -> None:
     labels = check_stages(stages, args, more)
     if args.average and not args.compare:
         raise GlinerkoError("--average needs several variants: name the others as --compare")
+    if len({args.name, *args.compare}) <= len(args.compare):
+        raise GlinerkoError("--compare: each variant once, and not the one of --name")
     extra_files = [*args.text_file, *args.related_file]
     for file in extra_files:
         if not Path(file).is_file():
@@ -119,7 +120,8 @@ def main() -> None:
     rows, _ = load_rows(args.train_file)
     for key, number in Counter(key for keys in rows["unused"] for key in keys).items():
         print(f"{number:,} rows have the key {key}, which is not used")
-    if not label_schema(rows, labels).labels:
+    wanted = label_schema(rows, labels).labels
+    if not wanted:
         raise DataError(f"{args.train_file}: no labels of entities; other tasks alone are not cross-validated")
     parts = fold_rows(rows, args.folds, args.seed)
     chosen = args.only if args.only is not None else list(range(args.folds))
@@ -129,15 +131,16 @@ def main() -> None:
     directory = Path(args.output_dir)
     shares = sorted({*(args.shares or [1.0])})
     for share, number in product(shares, chosen):
-        write_fold(parts, number, share, args, labels)
+        write_fold(parts, number, share, args, wanted)
     for name in args.compare:
-        pool_scores([fold_directory(args, number) / name / "dev" for number in chosen], args.metric)
+        others = pool_scores([fold_directory(args, number) / name / "dev" for number in chosen], args.metric).labels
+        if set(others) != set(wanted):
+            raise GlinerkoError(f"--compare {name}: it was scored on other labels: {', '.join(others)}")
     text_files = [str(unlabelled_text(args, directory))] if args.text_file and "{text}" in str(stages) else []
     places = {"{shared}": [str(directory / "shared")], "{text}": text_files, "{related}": args.related_file}
     common = Pipeline(places, [file_digest(Path(file)) for file in (*text_files, *args.related_file)])
-    signal.signal(signal.SIGTERM, common.scripts.stop)
     shared = list(takewhile(lambda stage: not any(place in str(stage[1]) for place in OF_A_FOLD), stages[:-1]))
-    with ThreadPoolExecutor(args.jobs) as pool:
+    with common.scripts.receive_signals(), ThreadPoolExecutor(args.jobs) as pool:
         for stage in shared:
             pool.submit(common.run, *stage).result()
         for share in shares:
@@ -203,17 +206,41 @@ def _stage(entry: dict[str, dict[str, Any]]) -> Stage:
 
 @dataclass
 class Scripts:
-    """The scripts that run now, for all folds."""
+    """The scripts that run now, for all folds. Each has a session of its own, so that it gets each signal once."""
 
     running: list[subprocess.Popen] = field(default_factory=list)
+    asked: bool = False
+    """Whether a signal asked to stop."""
     stopped: bool = False
     """Whether one failed or was stopped, so that no other may start."""
 
-    def stop(self, number: int, frame: FrameType | None) -> None:
-        """Pass SIGTERM on to them."""
-        self.stopped = True
-        for script in self.running:
+    @contextmanager
+    def receive_signals(self) -> Iterator[None]:
+        """Pass the signals that would end this process on to the scripts, which can write a checkpoint first."""
+        numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self.stop) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop(self, *_: Any) -> None:
+        """Ask the scripts to stop."""
+        self.asked = self.stopped = True
+        for script in list(self.running):
             script.terminate()
+
+    def run(self, command: Sequence[str], **options: Any) -> int:
+        """Run a script to its end, and return its exit status."""
+        with subprocess.Popen(command, start_new_session=True, **options) as script:
+            self.running.append(script)
+            if self.asked:  # before it was in the list
+                script.terminate()
+            status = script.wait()
+            self.running.remove(script)
+        self.stopped = self.stopped or status != 0
+        return status
 
 
 @dataclass
@@ -300,13 +327,10 @@ class Pipeline:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)} if self.jobs > 1 else None
         with open(self.log, "a", encoding="utf-8") if self.log else nullcontext() as file:
             output = {"stdout": file, "stderr": file} if file else {}
-            with subprocess.Popen(command, env=environment, **output) as script:
-                self.scripts.running.append(script)
-                status = script.wait()
-                self.scripts.running.remove(script)
+            status = self.scripts.run(command, env=environment, **output)
         if status:
-            self.scripts.stopped = True
-            kind, what = (Stopped, "stopped") if status == RESUMABLE else (GlinerkoError, f"ended with status {status}")
+            asked = self.scripts.asked or status == RESUMABLE
+            kind, what = (Stopped, "stopped") if asked else (GlinerkoError, f"ended with status {status}")
             where = f" (see {self.log})" if self.log else ""
             raise kind(f"{Path(command[1]).name} {what}{where}; run the same command again to continue from there")
 
@@ -353,28 +377,35 @@ def fold_files(args: Arguments, number: int, share: float) -> tuple[Path, Path]:
     return fold / "train.jsonl", fold / "dev.jsonl"
 
 
-def write_fold(parts: list[Dataset], number: int, share: float, args: Arguments, labels: list[str] | None) -> None:
+def write_fold(parts: list[Dataset], number: int, share: float, args: Arguments, wanted: Sequence[str]) -> None:
     """Write a share of all ``parts`` except ``number`` to train on, and that one to score on.
 
     A smaller share is a part of a larger one.
 
+    Args:
+        wanted: The labels that every training must know.
+
     Raises:
-        GlinerkoError: The directory holds other documents, on which finished variants were scored.
-        DataError: A label is only in the held-out documents.
+        GlinerkoError: The directory holds other documents, and a stage that finished with them.
+        DataError: No training document names one of the labels.
     """
     rows = concatenate_datasets([part for index, part in enumerate(parts) if index != number])
     order = random.Random(f"{args.seed}-{number}").sample(range(len(rows)), len(rows))
     train = rows.select(sorted(order[: math.ceil(share * len(rows))]))
+    missing = set(wanted) - set(label_schema(train).labels)
+    if missing:
+        raise DataError(
+            f"{args.train_file}: no training document of fold {number} (share {share:g}) names the label "
+            f"{', '.join(sorted(missing))}: choose labels with -- --labels"
+        )
     for documents, file in zip((train, parts[number]), fold_files(args, number, share), strict=True):
         check_output(file, args.train_file)
         new = file.with_name(f"{file.name}.new")
         write_rows(documents, new)
-        if file.is_file() and file_digest(file) != file_digest(new):
+        if any(file.parent.glob("*.done")) and file_digest(file) != file_digest(new):
             new.unlink()
             raise GlinerkoError(f"{file} holds other documents than this fold has now: choose another --output_dir")
         new.replace(file)
-    if not labels:
-        require_labels(parts[number], label_schema(train), str(file))
 
 
 def run_fold(

@@ -170,15 +170,16 @@ def main() -> None:
     console = make_console(accelerator.is_main_process)
 
     name = args.model or str(latest_model(Path("outputs")))
-    with accelerator.main_process_first():
-        rows, skipped = load_rows(
-            args.test_file, labels=args.labels, named_labels_only=True, on_bad_row=args.on_bad_row
-        )
     source = fetch(name)
     if is_gliner_v1(source):
         raise GlinerkoError(f"{name}: a GLiNER v1 model, which can be compared with but not reported on: --compare")
+    trained = Settings.from_config(read_config(source), source)
+    with accelerator.main_process_first():
+        rows, skipped = load_rows(
+            args.test_file, labels=args.labels, named_labels_only=not trained.labels, on_bad_row=args.on_bad_row
+        )
     if args.targets != TARGETS:
-        trained, named = Settings.from_config(read_config(source), source), label_schema(rows)
+        named = label_schema(rows)
         tasks = (trained if trained.labels or trained.tasks else named).tasks
         check_targets(targets, [*(args.labels or trained.labels or named.labels), *(task.name for task in tasks)])
     if args.average and not args.labels:

@@ -80,7 +80,7 @@ class Arguments(RunArguments):
     train_file: list[str] | None = option(None, "JSON lines or a document a line (default: the sample)", CONTENT)
     dataset_name: str | None = option(None, "data set with a column 'text', on the Hub or a directory", CONTENT)
     held_out_file: list[str] = option(
-        [], "documents to keep out, with texts that are a line of one or share 13 words in a row with it", CONTENT
+        [], "documents to keep out; also texts that equal one of their lines or share 13 words in a row", CONTENT
     )
     output_dir: str = option("outputs/encoder-pretraining", "directory for everything that the run writes")
     init_from: str | None = option(None, "DeBERTa-v2, or a GLiNER2 with one (default: random weights)", CONTENT)

@@ -478,8 +478,6 @@ def test_folds_are_trained_scored_and_compared_and_done_stages_are_not_repeated(
     held_out = [(tmp_path / "cv" / f"fold-{fold}" / "dev.jsonl").read_text().splitlines() for fold in (0, 1)]
     assert sum(map(len, held_out)) == len(lines)
     assert run(*command).stdout.count("$ ") == 0
-    one_line_error(run(*command, "--compare", "narow"), "no scores; run 'narow' on this fold first")
-    one_line_error(run(*command, "--seed", 1), "train.jsonl holds other documents than this fold has now")
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("num_train_epochs: 1,", "num_train_epochs: 2,"))
     one_line_error(run(*command), "encoder was made of other files, options or earlier stages")
 

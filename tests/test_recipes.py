@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -96,7 +98,6 @@ def commands(monkeypatch):
     """What cross_validate.py would run."""
     module, commands = import_module("cross_validate"), []
     monkeypatch.setattr(module.Pipeline, "call", lambda self, command: commands.append(command[1:]))
-    monkeypatch.setattr(module.signal, "signal", lambda *_: None)
     return commands
 
 
@@ -122,10 +123,21 @@ def test_what_cannot_be_scored_is_refused_before_the_first_stage(commands, monke
         cross_validate(monkeypatch, *flags, write_rows(*({"text": f"글 {n}", **task} for n in range(4))))
     rows = [{"text": f"당뇨병 {n}기", "entities": {"Disease": ["당뇨병"]}} for n in range(4)]
     rare = {"text": "인슐린", "entities": {"Drug": ["인슐린"]}}
-    with pytest.raises(DataError, match="mentions of labels that are not asked for: Drug"):
+    with pytest.raises(DataError, match=r"no training document of fold . \(share 1\) names the label Drug"):
         cross_validate(monkeypatch, *flags, write_rows(*rows, rare))
     with pytest.raises(GlinerkoError, match="--average needs several variants"):
         cross_validate(monkeypatch, *flags, write_rows(*rows), "--average")
+    with pytest.raises(GlinerkoError, match="each variant once"):
+        cross_validate(monkeypatch, *flags, write_rows(*rows), "--compare", "default")
+    with pytest.raises(GlinerkoError, match="no scores; run 'other' on this fold first"):
+        cross_validate(monkeypatch, *flags, write_rows(*rows), "--compare", "other")
+    (tmp_path / "cv" / "fold-0" / "default.done").touch()
+    with pytest.raises(GlinerkoError, match=r"train\.jsonl holds other documents than this fold has now"):
+        cross_validate(monkeypatch, *flags, write_rows(*rows[1:]))
+    for number in (0, 1):
+        write_scores(tmp_path / "cv" / f"fold-{number}" / "other" / "dev", "string_f1", {"Gene": [0, 1, 1]})
+    with pytest.raises(GlinerkoError, match="--compare other: it was scored on other labels: Gene"):
+        cross_validate(monkeypatch, *flags, write_rows(*rows), "--compare", "other")
     assert not commands
 
 
@@ -142,8 +154,10 @@ def test_a_stop_reaches_the_script_that_runs_and_no_other_starts(tmp_path):
     with ThreadPoolExecutor() as pool:
         running = pool.submit(pipeline.call, [sys.executable, "-c", code])
         while not ready.exists():
+            assert not running.done()
             time.sleep(0.01)
-        pipeline.scripts.stop(15, None)
+        with pipeline.scripts.receive_signals():
+            os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(Stopped, match="run the same command again"):
             running.result()
     pipeline.run("eval", {"report_dir": tmp_path / "dev"})
@@ -203,16 +217,19 @@ def test_the_last_stage_trains_on_the_documents_of_the_fold(tmp_path):
         read_recipe(recipe)
 
 
+def write_scores(directory, metric, counts):
+    directory.mkdir(parents=True)
+    (directory / REPORT_FIGURES).write_text(json.dumps({metric: {"labels": dict.fromkeys(counts)}}))
+    (directory / REPORT_COUNTS).write_text(json.dumps({metric: list(counts.values())}) + "\n")
+
+
 @pytest.mark.parametrize(("labels", "refused"), [(["Disease", "Drug"], False), (["Disease", "Gene"], True)])
 def test_folds_are_pooled_by_label_whatever_their_order(tmp_path, labels, refused):
     from cross_validate import pool_scores
 
     counts = {"Disease": [1, 1, 1], "Drug": [0, 2, 3], "Gene": [0, 2, 3]}  # correct, predicted, gold
     for number, own in enumerate([labels, ["Drug", "Disease"]]):
-        scored = tmp_path / f"fold-{number}" / "a" / "dev"
-        scored.mkdir(parents=True)
-        (scored / REPORT_FIGURES).write_text(json.dumps({"m": {"labels": dict.fromkeys(own)}}))
-        (scored / REPORT_COUNTS).write_text(json.dumps({"m": [counts[label] for label in own]}) + "\n")
+        write_scores(tmp_path / f"fold-{number}" / "a" / "dev", "m", {label: counts[label] for label in own})
     places = [tmp_path / f"fold-{number}" / "a" / "dev" for number in (0, 1)]
     if refused:
         with pytest.raises(GlinerkoError, match=r"other labels than in .*fold-0"):

@@ -277,7 +277,7 @@ def run(main: Callable[[], None]) -> None:
     except Stopped as stopped:
         if rank == 0:
             print(f"\n{stopped}", file=sys.stderr)
-        sys.exit(75)  # EX_TEMPFAIL: try again
+        sys.exit(os.EX_TEMPFAIL)  # 75: try again
     except KeyboardInterrupt as interruption:
         if rank == 0:
             print(f"\ninterrupted{f': {interruption}' if str(interruption) else ''}", file=sys.stderr)

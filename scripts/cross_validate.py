@@ -76,8 +76,6 @@ SCRIPTS = Path(__file__).parent
 OF_A_FOLD = ("{fold}", "{train}", "{dev}")
 OUTPUTS = ("output_dir", "report_dir")
 RESUME = "resume_from_checkpoint"
-RESUMABLE = 75
-"""The exit status of a script that stopped on request."""
 
 Stage = tuple[str, dict[str, Any]]
 """Name of a script, and its options."""
@@ -113,8 +111,7 @@ def main() -> None:
         raise GlinerkoError("--average needs several variants: name the others as --compare")
     if len({args.name, *args.compare}) <= len(args.compare):
         raise GlinerkoError("--compare: each variant once, and not the one of --name")
-    extra_files = [*args.text_file, *args.related_file]
-    for file in extra_files:
+    for file in (*args.text_file, *args.related_file):
         if not Path(file).is_file():
             raise DataError(f"{file}: no such file")
     rows, _ = load_rows(args.train_file)
@@ -329,7 +326,7 @@ class Pipeline:
             output = {"stdout": file, "stderr": file} if file else {}
             status = self.scripts.run(command, env=environment, **output)
         if status:
-            asked = self.scripts.asked or status == RESUMABLE
+            asked = self.scripts.asked or status == os.EX_TEMPFAIL
             kind, what = (Stopped, "stopped") if asked else (GlinerkoError, f"ended with status {status}")
             where = f" (see {self.log})" if self.log else ""
             raise kind(f"{Path(command[1]).name} {what}{where}; run the same command again to continue from there")
@@ -470,10 +467,8 @@ def score_together(folds: Sequence[Path], names: Sequence[str], metric: str) -> 
         figures = [read_json(each / REPORT_FIGURES) for each in reports]
         labels = labels or list(figures[0][metric]["labels"])
         candidates = [read_candidates([str(each / REPORT_CANDIDATES)], examples, labels) for each in reports]
-        threshold, resolve = (
-            mean(each["threshold"] for each in figures),
-            overlap_resolver(figures[0].get("overlap_policy")),
-        )
+        threshold = mean(each["threshold"] for each in figures)
+        resolve = overlap_resolver(figures[0].get("overlap_policy"))
         averages = map(average_spans, zip(*candidates, strict=True))
         found = [resolve([span for span in spans if span.score >= threshold]) for spans in averages]
         both = METRICS[metric].score(examples, found, labels), score_strings(examples, found, labels, leave_out=seen)

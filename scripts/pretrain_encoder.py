@@ -296,9 +296,8 @@ def prepare(
     total = args.num_train_epochs * len(loader)
     scheduler = get_scheduler("linear", optimizer, math.ceil(args.warmup_ratio * total), total)
     accelerator.register_for_checkpointing(scheduler)
-    machine = {"processes": accelerator.num_processes, "precision": accelerator.mixed_precision}
     content = {"text": rows_digest(rows), "initial_weights": initial_weights, "separate_documents": model.separate}
-    identity = run_identity(args, **machine, **content)
+    identity = run_identity(accelerator, args, **content)
     sums = torch.zeros(3, device=accelerator.device)
     return Pretraining(run, args, masked, optimizer, scheduler, loader, collator, identity, sums=sums)
 

@@ -204,9 +204,7 @@ def main() -> None:
         write_rows(rows["validation"], run.output_dir / checkpoints.VALIDATION)
         report_all(aligned, extractor, sources, skipped, run)
     identity = {
-        **checkpoints.run_identity(model_args, data_args, args),
-        "processes": accelerator.num_processes,
-        "precision": accelerator.mixed_precision,
+        **checkpoints.run_identity(accelerator, model_args, data_args, args),
         "training documents": checkpoints.dataset_digest(windows),
         "validation documents": checkpoints.dataset_digest(aligned["validation"]),
         "swapped model": weight_checksum(extractor),

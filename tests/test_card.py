@@ -8,6 +8,7 @@ import shutil
 from dataclasses import asdict, dataclass, fields
 
 import pytest
+from accelerate import Accelerator
 from conftest import ROOT
 from huggingface_hub import ModelCard
 
@@ -151,7 +152,7 @@ def test_an_option_reaches_run_identity_and_card_by_its_declaration(run):
         label_smoothing: float = option(0.1, "share of the loss spread over all spans", RESULT)
         scratch_dir: str = option("/mnt/scratch", "directory for temporary files")
 
-    identity = run_identity(ModelArguments(), DataArguments(), WithMore())
+    identity = run_identity(Accelerator(cpu=True), ModelArguments(), DataArguments(), WithMore())
     assert identity["label_smoothing"] == 0.1
     assert identity["word_dropout"] == 0.0
     assert not {"scratch_dir", "train_file", "base_model", "hub_token", "output_dir"} & set(identity)

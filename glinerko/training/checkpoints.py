@@ -142,15 +142,17 @@ def find_checkpoint(directory: Path, wanted: str, warn: Callable[[str], None]) -
     return None
 
 
-def run_identity(*arguments: Any, **content: Any) -> dict[str, Any]:
+def run_identity(accelerator: Accelerator, *arguments: Any, **content: Any) -> dict[str, Any]:
     """What a resumed run must have in common with the run that was stopped.
 
     Args:
+        accelerator: Its number of processes and its precision count.
         arguments: Dataclasses; their options that affect the trained weights count.
         content: More values by name, for example digests of the data.
     """
     compared = {name: getattr(each, name) for each in arguments for name in options_that_affect(Affects.RESULT, each)}
-    return {**compared, **content}
+    machine = {"processes": accelerator.num_processes, "precision": accelerator.mixed_precision}
+    return {**compared, **machine, **content}
 
 
 def find_resumed(

@@ -70,7 +70,7 @@ from glinerko.scoring.learning_curve import curve_points, forecast
 from glinerko.scoring.metrics import METRICS, Scores, compare_scores, metric_title, score_strings
 from glinerko.sharing.tables import comparison_table, curve_table, score_table
 from glinerko.training.checkpoints import BEST, REPORT_CANDIDATES, REPORT_COUNTS, REPORT_FIGURES
-from glinerko.training.texts import HELD_OUT, load_documents
+from glinerko.training.texts import HELD_OUT, HeldOutTexts, load_documents
 
 SCRIPTS = Path(__file__).parent
 OF_A_FOLD = ("{fold}", "{train}", "{dev}")
@@ -85,7 +85,9 @@ Stage = tuple[str, dict[str, Any]]
 class Arguments:
     train_file: str = option(help="labelled documents, JSON lines")
     text_file: list[str] = option([], "raw text for pre-training ({text}); labelled documents in it are left out")
-    related_file: list[str] = option([], "documents with other labels to train on first ({related})")
+    related_file: list[str] = option(
+        [], "documents with other labels to train on first ({related}); those with words of the labelled are left out"
+    )
     output_dir: str = option("outputs/cross-validation", "output directory")
     name: str = option("default", "name of this variant of the recipe")
     compare: list[str] = option([], "names of finished variants to compare with")
@@ -134,8 +136,9 @@ def main() -> None:
         if set(others) != set(wanted):
             raise GlinerkoError(f"--compare {name}: it was scored on other labels: {', '.join(others)}")
     text_files = [str(unlabelled_text(args, directory))] if args.text_file and "{text}" in str(stages) else []
-    places = {"{shared}": [str(directory / "shared")], "{text}": text_files, "{related}": args.related_file}
-    common = Pipeline(places, [file_digest(Path(file)) for file in (*text_files, *args.related_file)])
+    related = [str(related_documents(args, directory))] if args.related_file and "{related}" in str(stages) else []
+    places = {"{shared}": [str(directory / "shared")], "{text}": text_files, "{related}": related}
+    common = Pipeline(places, [file_digest(Path(file)) for file in (*text_files, *related)])
     shared = list(takewhile(lambda stage: not any(place in str(stage[1]) for place in OF_A_FOLD), stages[:-1]))
     with common.scripts.receive_signals(), ThreadPoolExecutor(args.jobs) as pool:
         for stage in shared:
@@ -158,6 +161,20 @@ def unlabelled_text(args: Arguments, directory: Path) -> Path:
     check_output(file, *args.text_file)
     write_json_lines(file, ({"text": row["text"]} for row in documents if row["text"]))
     print(f"{left_out[HELD_OUT]:,} of {len(documents):,} raw texts have words of the labelled documents: left out")
+    return file
+
+
+def related_documents(args: Arguments, directory: Path) -> Path:
+    """A file of the related documents without those that have words of the labelled ones, as for raw text."""
+    held_out, parts = HeldOutTexts([args.train_file]), [load_rows(file)[0] for file in args.related_file]
+    rows = concatenate_datasets(parts)
+    kept = [index for index, text in enumerate(rows["text"]) if not held_out.share_words(text)]
+    if not kept:
+        raise DataError(f"{', '.join(args.related_file)}: no document is left, because they are the labelled ones")
+    file = directory / "related.jsonl"
+    check_output(file, *args.related_file)
+    write_rows(rows.select(kept), file)
+    print(f"{len(rows) - len(kept):,} of {len(rows):,} related documents have words of the labelled ones: left out")
     return file
 
 
@@ -271,7 +288,7 @@ class Pipeline:
         resume = [f"--{RESUME}", *self.fill(options.pop(RESUME))] if RESUME in options else []
         flags = [*self.flags(script, options), *more]
         mark = Path(f"{output}.done")
-        self.done = [*self.done, [script, flags]]
+        self.done = [*self.done, [script, flags, *self.digests(options, more)]]
         if not mark.is_file():
             self.call([sys.executable, str(SCRIPTS / f"{script}.py"), *flags, *resume])
             write_text(mark, json.dumps(self.done))
@@ -281,6 +298,15 @@ class Pipeline:
                 f"{output} was made of other files, options or earlier stages: choose another --output_dir (or another "
                 "--name, if only flags after -- differ), or delete it and its .done file"
             )
+
+    def digests(self, options: dict[str, Any], more: Sequence[str]) -> list[str]:
+        """The digests of the files and models that the options and flags name, without what earlier stages wrote."""
+        own = [Path(text) for place in ("{fold}", "{shared}") for text in self.places.get(place, ())]
+        texts = [text for name, value in options.items() if name not in OUTPUTS for text in self.fill(value)]
+        named = [Path(text) for text in (*texts, *more)]
+        return [
+            digest for path in named if not any(map(path.is_relative_to, own)) for digest in digests_of_content(path)
+        ]
 
     def output(self, options: dict[str, Any]) -> str:
         """Where a stage writes."""
@@ -332,6 +358,13 @@ class Pipeline:
             raise kind(f"{Path(command[1]).name} {what}{where}; run the same command again to continue from there")
 
 
+@cache
+def digests_of_content(path: Path) -> list[str]:
+    """The digest of a file, or of the weights of a model's directory; none if there is no such thing."""
+    weights = sorted(file for kind in ("*.safetensors", "*.bin") for file in path.glob(kind)) if path.is_dir() else []
+    return [file_digest(file) for file in ([path] if path.is_file() else weights)]
+
+
 def check_stages(stages: Sequence[Stage], args: Arguments, more: Sequence[str]) -> list[str] | None:
     """Check the options of all stages before the first one runs.
 
@@ -355,6 +388,8 @@ def check_stages(stages: Sequence[Stage], args: Arguments, more: Sequence[str]) 
             parsed = parse_arguments(*classes, description="", flags=[*flags, *(more if stage is last else ())])
         except GlinerkoError as error:
             raise GlinerkoError(f"{script}: {error}") from error
+        if any(getattr(each, "push_to_hub", False) or getattr(each, "hub_token", None) for each in parsed):
+            raise GlinerkoError(f"{script}: --push_to_hub and --hub_token: models of a fold are not published")
         output = Path(pipeline.output(own))
         if output in written:
             raise GlinerkoError(f"{script} would write to {output}, as an earlier stage does: choose another name")

@@ -184,7 +184,7 @@ def rehearse(model: DebertaV2ForMaskedLM, tokenizer: PreTrainedTokenizerFast, ru
     Raises:
         TrainingError: The disk is too small.
     """
-    check_disk_space(model, run.output_dir, args.checkpoints_total_limit, averaging=False)
+    check_disk_space(model, run.output_dir, args.checkpoints_total_limit, averaging=False, result=ENCODER)
     if run.accelerator.is_main_process:
         with TemporaryDirectory(dir=run.output_dir, prefix="trial.") as directory:
             save_encoder(model, tokenizer, Path(directory))

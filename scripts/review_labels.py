@@ -31,6 +31,7 @@ from glinerko.common import (
     check_output,
     check_writable,
     file_digest,
+    read_json,
     replace_file,
     write_json,
     write_json_lines,
@@ -49,6 +50,7 @@ from glinerko.scoring.candidates import find_candidates, read_candidates
 from glinerko.scoring.review import Finding, review_labels
 from glinerko.sharing.review_page import render_review
 from glinerko.sharing.tables import Table, plain_table
+from glinerko.training.checkpoints import REPORT_FIGURES
 
 FINDINGS, RECORD, PAGE = "findings.jsonl", "review.json", "index.html"
 TOOLS = {"label_studio": "label_studio.json", "doccano": "doccano.jsonl"}
@@ -99,6 +101,10 @@ def review(args: Arguments, console: Console) -> None:
     schema = label_schema(rows).entities_only()
     examples = [Example.from_row(row) for row in rows]
     files = args.candidates or find_candidates(args.cross_validation, args.name, examples)
+    asked = [label for label in schema.labels if label in find_asked_labels(files)]
+    if 0 < len(asked) < len(schema.labels):
+        console.print(f"The models know {', '.join(asked)} only: other labels are not reviewed", style="yellow")
+        examples = [Example.from_row(row) for row in load_rows(args.train_file, labels=asked)[0]]
     candidates = read_candidates(files, examples, schema.labels)
     splitter = load_word_splitter(args.word_splitter, user_dictionary=args.user_dictionary)
     words = splitter.split_batch(rows["text"][:])
@@ -135,6 +141,12 @@ def review(args: Arguments, console: Console) -> None:
         "--apply decisions.jsonl --output_file corrected.jsonl",
         soft_wrap=True,
     )
+
+
+def find_asked_labels(files: Sequence[str]) -> set[str]:
+    """The labels for which the models of ``files`` were asked, if the reports of the evaluations lie beside them."""
+    reports = [file for each in files if (file := Path(each).with_name(REPORT_FIGURES)).is_file()]
+    return {label for report in reports for label in read_json(report)["data"]["labels"]}
 
 
 def to_record(number: int, finding: Finding, example: Example, place: str) -> dict[str, Any]:

@@ -52,10 +52,11 @@ from glinerko.corpus.rows import Example
 from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.splits import load_splits, shared_texts
 from glinerko.corpus.windows import WINDOW_OVERLAP, training_windows
+from glinerko.hub import read_config
 from glinerko.model.extractor import SCORE_TOLERANCE, KoreanExtractor, load_and_compare
 from glinerko.model.lora import add_lora
 from glinerko.model.prediction import Predictions, predict_on_all_processes, predict_spans
-from glinerko.model.settings import Validation
+from glinerko.model.settings import Settings, Validation
 from glinerko.model.swap import swap_encoder, weight_checksum
 from glinerko.scoring.metrics import Scores, best_threshold, sweep
 from glinerko.scoring.tasks import Standing, annotated_tasks, choose_thresholds, score_main
@@ -262,7 +263,7 @@ def fit(training: Training, resumed: tuple[Path, dict[str, Any]] | None) -> Prog
         checkpoints.trim_history(run.output_dir / checkpoints.HISTORY, progress.epoch)
     with interruptible(training, progress):
         while progress.epoch <= training.epochs:
-            if progress.epoch - 1 - progress.best_epoch >= args.early_stopping_patience:
+            if progress.best_epoch and progress.epoch - 1 - progress.best_epoch >= args.early_stopping_patience:
                 run.accelerator.print(f"No better F1 for {args.early_stopping_patience} epochs: stopped early.")
                 break
             train_epoch(training, progress)
@@ -446,7 +447,9 @@ def rehearse(training: Training) -> None:
     """
     run, args, extractor, schema = training.run, training.args, training.extractor, training.collator.schema
     accelerator, wanted = run.accelerator, args.per_device_train_batch_size
-    check_disk_space(extractor, run.output_dir, args.checkpoints_total_limit, bool(args.weight_averaging))
+    check_disk_space(
+        extractor, run.output_dir, args.checkpoints_total_limit, bool(args.weight_averaging), checkpoints.BEST
+    )
     training.batch_size, unused = find_batch_size(
         extractor, training.windows, schema, wanted, accelerator, args.auto_find_batch_size
     )
@@ -566,12 +569,16 @@ def checkpoint(training: Training, progress: Progress) -> Path:
 
 def resume(training: Training, path: Path, content: dict[str, Any]) -> Progress:
     """Load a checkpoint; the sums of all processes continue on the first one."""
-    accelerator = training.run.accelerator
+    run, accelerator = training.run, training.run.accelerator
     accelerator.load_state(str(path))
     progress = Progress.from_dict(content, training.collator.schema)
     if not accelerator.is_main_process:
         progress.sums.zero_()
-    training.run.console.print(f"Going on from {path}: epoch {progress.epoch}, step {progress.step}")
+    saved = run.output_dir / checkpoints.BEST
+    held = Settings.from_config(read_config(saved), saved).validation if saved.is_dir() else None
+    if held is None or held.epoch != progress.best_epoch:  # of an epoch that is now done again, or of another run
+        progress.best_epoch, progress.best = 0, Standing()
+    run.console.print(f"Going on from {path}: epoch {progress.epoch}, step {progress.step}")
     return progress
 
 

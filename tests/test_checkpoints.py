@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+import json
+import shutil
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 import torch
 from accelerate import Accelerator
+from rich.console import Console
 
-from glinerko.common import TrainingError
+from glinerko.common import GlinerkoError, TrainingError
 from glinerko.training import checkpoints
 from glinerko.training.checkpoints import (
     dataset_digest,
     differences,
     find_checkpoint,
+    find_resumed,
     list_checkpoints,
+    prepare_output_dir,
     read_checkpoint,
     save_checkpoint,
 )
+from glinerko.training.optimizer import check_disk_space, disk_space
 
 
 @pytest.fixture
@@ -71,6 +80,43 @@ def test_where_there_is_none_the_run_starts_anew(tmp_path):
     assert find_checkpoint(tmp_path, "latest", print) is None
     with pytest.raises(TrainingError, match="not a whole checkpoint"):
         find_checkpoint(tmp_path, str(tmp_path), print)
+
+
+def test_a_run_goes_on_from_its_newest_checkpoint_or_from_one_without_newer_ones(run):
+    directory, _ = run
+    content = {"step": 10, "identity": {}}
+    path = directory / "checkpoint-10" / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "content": content}))
+    resume = partial(find_resumed, identity={}, anyway=False, console=Console())
+    with pytest.raises(TrainingError, match=r"checkpoint-11 is newer than .*checkpoint-10: .*remove the newer ones"):
+        resume(directory, str(path.parent))
+    assert resume(directory / "other", str(path.parent)) == (path.parent, content)
+    shutil.rmtree(directory / "checkpoint-11")
+    assert resume(directory, str(path.parent)) == resume(directory, "latest") == (path.parent, content)
+
+
+def test_the_checkpoint_of_another_run_is_no_leave_to_replace_a_model(accelerator, run, tmp_path):
+    directory, _ = run
+    other = tmp_path / "other"
+    (other / "best").mkdir(parents=True)
+    prepare = partial(prepare_output_dir, accelerator, result="best", overwrite=False)
+    with pytest.raises(GlinerkoError, match="holds a trained model"):
+        prepare(other, resume_from=str(directory / "checkpoint-11"))
+    assert prepare(directory, resume_from=str(directory / "checkpoint-11")) == directory
+    assert prepare(directory, resume_from="latest") == directory
+    assert prepare(tmp_path / "new", resume_from=str(directory / "checkpoint-11")) == tmp_path / "new"
+
+
+def test_a_run_that_resumes_counts_the_room_that_its_files_take(run, monkeypatch):
+    directory, model = run
+    *_, needed = disk_space(model, 2, False)
+    check = partial(check_disk_space, model, directory, 2, False, "best")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    check()
+    for path in list_checkpoints(directory):
+        shutil.rmtree(path)
+    with pytest.raises(TrainingError, match="make room"):
+        check()
 
 
 def test_a_failed_write_leaves_the_older_ones_and_nothing_half(accelerator, run, monkeypatch):

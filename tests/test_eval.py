@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from glinerko.common import DataError, GlinerkoError, LoadError
 from glinerko.corpus.schema import LabelSchema
+from glinerko.sharing.tables import evaluation_warnings
 
 _spec = importlib.util.spec_from_file_location("eval_script", ROOT / "scripts" / "eval.py")
 script = sys.modules["eval_script"] = importlib.util.module_from_spec(_spec)
@@ -54,6 +55,14 @@ def test_targets_are_judged_only_where_there_is_gold():
     assert [entry["verdict"] for entry in judged.values()] == ["PASS", "MISS", ""]
     with pytest.raises(DataError, match="like overall"):
         script.parse_targets(["overall"])
+
+
+def test_documents_that_do_not_name_all_labels_are_a_warning():
+    result = {"gate": "count gate", "gates": 3, "closed_gates": 0}
+    result["data"] = {"documents": 5, "documents_with_all_labels": 3}
+    (warning,) = map(str, evaluation_warnings(result))
+    assert warning == "2 documents do not name all labels: what is predicted of the others there counts as wrong."
+    assert not evaluation_warnings({**result, "data": {"documents": 5, "documents_with_all_labels": 5}})
 
 
 def test_the_latest_model_is_the_one_saved_last(tmp_path):

@@ -140,6 +140,12 @@ def test_a_correct_prediction_of_loosely_matched_gold_is_correct(write_rows, mod
     assert report.to_dict()["mentions_matched_loosely"] == 1
 
 
+def test_a_mention_of_white_space_is_refused_with_offsets_too(write_rows):
+    for mention in (" ", {"text": " ", "start": 3, "end": 4}):
+        with pytest.raises(DataError, match="is empty"):
+            load_rows(write_rows({"text": "당뇨병 약", "entities": {"Drug": [mention]}}))
+
+
 def test_offsets_whose_text_is_another_word_are_still_refused(write_rows):
     wrong = {"text": nfd("인슐린"), "start": 0, "end": 3}
     with pytest.raises(DataError, match="is not the mention"):

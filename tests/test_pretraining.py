@@ -5,6 +5,7 @@ import json
 import lzma
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import unicodedata
@@ -30,6 +31,7 @@ from glinerko.corpus.tokens import load_encoder_tokenizer
 from glinerko.model.extractor import load_extractor
 from glinerko.model.swap import swap_encoder
 from glinerko.training import texts
+from glinerko.training.checkpoints import list_checkpoints
 from glinerko.training.pretraining import (
     MaskedLanguageModel,
     WholeWordCollator,
@@ -338,7 +340,13 @@ def test_a_run_learns_goes_on_bit_for_bit_and_gives_an_encoder_to_swap_in(small,
     uninterrupted = file_digest(weights)
     assert history[0]["step"] == 30
     for checkpoint in ("checkpoint-15", "checkpoint-30"):  # in the midst of an epoch, and at its end
-        resumed = run(PYTHON, PRETRAIN, *flags, "--resume_from_checkpoint", directory / checkpoint)
+        older = [*flags, "--resume_from_checkpoint", directory / checkpoint]
+        newer = [path for path in list_checkpoints(directory) if path.name > checkpoint]
+        if newer:
+            one_line_error(run(PYTHON, PRETRAIN, *older), f"{newer[-1].name} is newer than", "remove the newer ones")
+        for path in newer:
+            shutil.rmtree(path)
+        resumed = run(PYTHON, PRETRAIN, *older)
         assert "Going on from" in resumed.stdout
         assert file_digest(weights) == uninterrupted
         assert [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()] == history

@@ -93,6 +93,26 @@ def test_only_a_stage_that_can_resume_is_told_to_and_that_is_not_compared(tmp_pa
         run_both(resumable, {**scored, "model": "other"})
 
 
+def test_a_stage_is_done_only_with_the_files_that_it_had(tmp_path, monkeypatch):
+    pipeline = import_module("cross_validate").Pipeline
+    monkeypatch.setattr(pipeline, "call", lambda self, command: (tmp_path / "fold" / "out").mkdir(parents=True))
+    words, model = tmp_path / "words.txt", tmp_path / "base"
+    model.mkdir()
+
+    def run(words_content, weights):
+        words.write_text(words_content)
+        (model / "model.safetensors").write_text(weights)
+        import_module("cross_validate").digests_of_content.cache_clear()
+        stage = pipeline({"{fold}": [str(tmp_path / "fold")]}, [])
+        stage.run("train", {"output_dir": "{fold}/out", "base_model": str(model)}, ["--user_dictionary", str(words)])
+
+    run("세마글루타이드", "1")
+    run("세마글루타이드", "1")
+    for changed in (("위고비", "1"), ("세마글루타이드", "2")):
+        with pytest.raises(GlinerkoError, match="out was made of other files"):
+            run(*changed)
+
+
 @pytest.fixture
 def commands(monkeypatch):
     """What cross_validate.py would run."""
@@ -131,6 +151,8 @@ def test_what_cannot_be_scored_is_refused_before_the_first_stage(commands, monke
         cross_validate(monkeypatch, *flags, write_rows(*rows), "--compare", "default")
     with pytest.raises(GlinerkoError, match="no scores; run 'other' on this fold first"):
         cross_validate(monkeypatch, *flags, write_rows(*rows), "--compare", "other")
+    with pytest.raises(GlinerkoError, match="models of a fold are not published"):
+        cross_validate(monkeypatch, *flags, write_rows(*rows), "--", "--push_to_hub")
     (tmp_path / "cv" / "fold-0" / "default.done").touch()
     with pytest.raises(GlinerkoError, match=r"train\.jsonl holds other documents than this fold has now"):
         cross_validate(monkeypatch, *flags, write_rows(*rows[1:]))
@@ -139,6 +161,29 @@ def test_what_cannot_be_scored_is_refused_before_the_first_stage(commands, monke
     with pytest.raises(GlinerkoError, match="--compare other: it was scored on other labels: Gene"):
         cross_validate(monkeypatch, *flags, write_rows(*rows), "--compare", "other")
     assert not commands
+
+
+def test_related_documents_that_are_held_out_are_left_out(commands, monkeypatch, write_rows, tmp_path, capsys):
+    words = " ".join(f"낱말{n}" for n in range(13))
+    rows = [{"text": f"당뇨병 {n}기 {words}", "entities": {"Disease": ["당뇨병"]}} for n in range(4)]
+    older = [{"text": text, "entities": {"병": [], "약": []}} for text in ("당뇨병 1 기", f"끝 {words}", "다른 글")]
+    related = write_rows(rows[0] | {"text": rows[0]["text"].replace(" ", "  ")}, *older, name="related.jsonl")
+    recipe = tmp_path / "recipe.yaml"
+    stage = "- train_gliner2_korean_encoder: {{train_file: '{}', output_dir: '{}'}}\n"
+    recipe.write_text(stage.format("{related}", "{shared}/related") + stage.format("{train}", "{fold}/x"))
+    flags = ["--train_file", write_rows(*rows), "--related_file", related, "--folds", 2]
+    monkeypatch.setattr(
+        sys, "argv", ["cross_validate.py", *map(str, [recipe, *flags, "--output_dir", tmp_path / "cv"])]
+    )
+    with pytest.raises(GlinerkoError, match="no scores"):
+        import_module("cross_validate").main()
+    assert "2 of 4 related documents have words of the labelled ones: left out" in capsys.readouterr().out
+    kept = tmp_path / "cv" / "related.jsonl"
+    assert [json.loads(line)["text"] for line in kept.read_text(encoding="utf-8").splitlines()] == [
+        "당뇨병 1 기",
+        "다른 글",
+    ]
+    assert str(kept) in commands[0]
 
 
 @pytest.mark.slow(1)

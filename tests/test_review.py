@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import re
@@ -14,8 +15,8 @@ from pathlib import Path
 import pytest
 from conftest import PYTHON, ROOT
 
-from glinerko.common import DataError, file_digest, read_json_lines
-from glinerko.corpus.corrections import Change, correct_row
+from glinerko.common import DataError, file_digest, read_json_lines, write_json, write_json_lines
+from glinerko.corpus.corrections import Change, correct_lines, correct_row
 from glinerko.corpus.matching import find_mention
 from glinerko.corpus.parsing import parse_row
 from glinerko.corpus.reading import load_rows
@@ -169,6 +170,13 @@ def test_a_label_that_a_document_was_not_annotated_for_is_no_finding(clean, word
     assert {label for f in findings if f.document == 0 for label in f.labels} <= {"Drug"}
 
 
+def test_a_document_that_was_not_annotated_for_entities_is_no_finding(clean, words):
+    for annotated, found in (("entities", True), ("classifications", False)):
+        other = replace(clean[0], labels=(), mentions=(), annotated=(annotated,))
+        findings = review_labels([other, *clean[1:]], predicted(clean, words), words, 12).findings
+        assert any(finding.document == 0 for finding in findings) == found
+
+
 def test_without_a_mention_nothing_can_be_compared(clean, words):
     bare = [Example(e.id, e.text, e.labels, ()) for e in clean]
     with pytest.raises(DataError, match="no mention is a run of words"):
@@ -278,6 +286,16 @@ def test_other_forms_of_a_row_keep_their_form(wrap):
     assert corrected == wrap({"entities": expected, **others})
 
 
+def test_a_compressed_corpus_is_corrected(write_rows):
+    file = write_rows({"text": "당뇨병에 인슐린", "entities": {"Disease": ["당뇨병"], "Drug": []}}, {"text": "없음", "entities": {}})
+    packed = f"{file}.gz"
+    Path(packed).write_bytes(gzip.compress(Path(file).read_bytes()))
+    change = Change(1, "0", "line 1", frozenset(), frozenset({(5, 8, "Drug")}))
+    lines = [list(correct_lines(each, load_rows(each)[0], {"line 1": [change]})) for each in (file, packed)]
+    assert lines[0] == lines[1]
+    assert json.loads(lines[0][0])["entities"]["Drug"] == [{"text": "인슐린", "start": 5, "end": 8}]
+
+
 def test_a_span_that_is_not_there_cannot_be_removed():
     raw = {"text": "혈당", "entities": {"Biomarker": []}}
     with pytest.raises(DataError, match="a: the finding does not fit"):
@@ -340,6 +358,23 @@ def apply(reviewed, decisions, output_file):
 
 def gold(path):
     return {row["id"]: Example.from_row(row).gold_spans for row in load_rows(str(path))[0]}
+
+
+@pytest.mark.slow(5)
+def test_labels_that_the_models_do_not_know_are_not_reviewed(reviewed, tmp_path):
+    corpus, _, _, halves = reviewed
+    for number, half in enumerate(halves):
+        (tmp_path / str(number)).mkdir()
+        lines = read_json_lines(Path(half))
+        own = [{**line, "spans": [span for span in line["spans"] if span[2] == "Drug"]} for line in lines]
+        write_json_lines(tmp_path / str(number) / "candidates.jsonl", own)
+        write_json(tmp_path / str(number) / "report.json", {"data": {"labels": ["Drug"]}})
+    files = [tmp_path / number / "candidates.jsonl" for number in "01"]
+    more = ["--output_dir", tmp_path / "review", "--min_score", 0]
+    result = run("--train_file", corpus, "--candidates", *files, *more)
+    assert "The models know Drug only: other labels are not reviewed" in result.stdout
+    findings = findings_of(tmp_path / "review")
+    assert {span["label"] for each in findings for side in ("current", "proposed") for span in each[side]} == {"Drug"}
 
 
 @pytest.mark.slow(10)

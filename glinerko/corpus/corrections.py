@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glinerko.common import DataError, parse_json_lines
+from glinerko.common import DataError, open_binary, parse_json_lines
 from glinerko.corpus.matching import compose
 from glinerko.corpus.parsing import body_key, parse_row
 from glinerko.corpus.rows import Example, SpanKey
@@ -111,7 +111,8 @@ def correct_lines(
         rows: What :func:`glinerko.corpus.reading.load_rows` reads of ``file``.
         changes: By the place of the document in the file.
     """
-    lines = Path(file).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    with open_binary(file) as content:
+        lines = content.read().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     changed = {row["place"]: row for row in rows if row["place"] in changes}
     for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, 1):
         place = f"line {number}"

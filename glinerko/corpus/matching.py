@@ -148,4 +148,6 @@ def parse_mention(text: str, where: str, value: Any) -> tuple[str, list[tuple[in
         raise ValueError(f"{where}: offsets [{start}, {end}) lie outside the text of {len(text)} characters")
     if compose(text[start:end])[0] != compose(surface)[0]:
         raise ValueError(f"{where}: the text at offsets [{start}, {end}) is not the mention")
+    if not strip(surface):
+        raise ValueError(f"{where} is empty")
     return surface, [(start, end)]

@@ -11,7 +11,7 @@ from itertools import chain
 import numpy as np
 
 from glinerko.corpus.diagnosis import runs
-from glinerko.corpus.rows import Example, Offsets, Span, SpanKey
+from glinerko.corpus.rows import ENTITIES, Example, Offsets, Span, SpanKey
 
 LOWEST, HIGHEST = 0.025, 0.9995
 """The score of a span that is no candidate (candidates have at least 0.05), and the highest score that counts."""
@@ -87,7 +87,7 @@ def collect_evidence(
     strings = _StringUses(examples)
     spans: list[dict[SpanKey, Span]] = []
     for example, own, of_document in zip(examples, candidates, words, strict=True):
-        labels = example.labels or every
+        labels = _annotated_labels(example, every)
         keys = {*strings.expected(example, of_document, max_width, labels), *_near_misses(example, of_document, labels)}
         scored = {span.key: span for span in own if span.label in labels}
         spans.append({key: Span(*key) for key in sorted(keys | example.gold_spans | scored.keys())} | scored)
@@ -110,6 +110,11 @@ def collect_evidence(
             expected = [strings.is_expected(example, span) for span in own.values()]
             features.append(_features(of_spans, expected, sorted(gold)))
     return items, np.concatenate(features) if features else np.zeros((0, len(EVIDENCE)))
+
+
+def _annotated_labels(example: Example, every: Sequence[str]) -> Sequence[str]:
+    """The labels for which a document was annotated."""
+    return (example.labels or every) if ENTITIES in example.annotated else ()
 
 
 def _near_misses(example: Example, words: Sequence[Offsets], labels: Sequence[str]) -> Iterator[SpanKey]:
@@ -202,7 +207,8 @@ class _StringUses:
         for example, of_document in zip(self.examples, words, strict=True):
             covered = sorted((start, end) for start, end, _ in example.gold_spans)
             free = {*runs(example.text, of_document, max_width, covered)} & wanted
-            self.own_unlabelled.append({(string, label) for string in free for label in example.labels or every})
+            labels = _annotated_labels(example, every)
+            self.own_unlabelled.append({(string, label) for string in free for label in labels})
             for string, label in self.own_unlabelled[-1]:
                 self.unlabelled[string][label] += 1
 

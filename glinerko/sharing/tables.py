@@ -245,7 +245,9 @@ def evaluation_tables(result: Mapping[str, Any]) -> list[Table]:
 def evaluation_warnings(result: Mapping[str, Any]) -> list[Text]:
     """What makes the scores in the record of an evaluation doubtful."""
     shared, gates = len(result.get("texts_shared_with_training", ())), result["closed_gates"]
+    partial = result["data"]["documents"] - result["data"]["documents_with_all_labels"]
     warnings = {
+        f"{partial} documents do not name all labels: what is predicted of the others there counts as wrong.": partial,
         f"{shared} of these texts also occur in the training documents: F1 on them is optimistic.": shared,
         f"The {result['gate']} kept spans back {gates} of {result['gates']} times.": gates,
     }

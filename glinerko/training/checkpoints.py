@@ -165,7 +165,8 @@ def find_resumed(
         identity: See :func:`run_identity`; must be equal unless ``anyway``.
 
     Raises:
-        TrainingError: It belongs to another run; the message names the differences.
+        TrainingError: It belongs to another run; the message names the differences. Or the directory has a newer one,
+            which would be taken for the newest of the resumed run.
     """
     if not wanted:
         return None
@@ -174,10 +175,17 @@ def find_resumed(
     if resumed is None:
         warn(f"No checkpoint in {directory}: starting from the beginning")
         return None
-    changed = differences(resumed[1]["identity"], identity)
+    path, content = resumed
+    newer = [each for each in list_checkpoints(directory) if _step(each) > content["step"]]
+    if newer and wanted != "latest":
+        raise TrainingError(
+            f"{newer[-1]} is newer than {path}: resume from latest, or remove the newer ones, or choose another "
+            "--output_dir"
+        )
+    changed = differences(content["identity"], identity)
     if changed and not anyway:
         raise TrainingError(
-            f"{resumed[0]} belongs to a run with other {', '.join(changed)}; --resume_anyway resumes it anyway"
+            f"{path} belongs to a run with other {', '.join(changed)}; --resume_anyway resumes it anyway"
         )
     return resumed
 
@@ -199,7 +207,8 @@ def prepare_output_dir(
         GlinerkoError: It holds an earlier run, or cannot be written.
     """
     checkpoints = list_checkpoints(directory)
-    resuming = resume_from and (checkpoints or resume_from != "latest")
+    own_checkpoint = resume_from and Path(resume_from).resolve() in [path.resolve() for path in checkpoints]
+    resuming = checkpoints if resume_from == "latest" else own_checkpoint
     if ((directory / result).exists() or checkpoints) and not (resuming or overwrite):
         going_on = "--resume_from_checkpoint latest continues it, or " if checkpoints else ""
         raise GlinerkoError(

@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from glinerko.common import TrainingError
 from glinerko.model.extractor import KoreanExtractor
+from glinerko.training.checkpoints import list_checkpoints
 
 MAX_GRADIENT_NORM = 1.0
 """The norm to which the gradient of a step is clipped."""
@@ -145,15 +146,20 @@ def disk_space(model: torch.nn.Module, checkpoints: int, averaging: bool) -> tup
     return weights, checkpoint, 2 * weights + (checkpoints + 1) * checkpoint
 
 
-def check_disk_space(model: torch.nn.Module, directory: Path, checkpoints: int, averaging: bool) -> None:
+def check_disk_space(model: torch.nn.Module, directory: Path, checkpoints: int, averaging: bool, result: str) -> None:
     """Check that ``directory`` has room for the best model and the checkpoints; see :func:`disk_space`.
+
+    Args:
+        result: The name under ``directory`` of what the run produces. It and the checkpoints that are there take
+            their room already.
 
     Raises:
         TrainingError: Naming the free and the needed space.
     """
     _, _, needed = disk_space(model, checkpoints, averaging)
-    free = shutil.disk_usage(directory).free
-    if free < needed:
+    free, kept = shutil.disk_usage(directory).free, [*list_checkpoints(directory), directory / result]
+    used = sum(file.stat().st_size for each in kept for file in each.rglob("*") if file.is_file())
+    if free + used < needed:
         raise TrainingError(
             f"{directory}: {free / 1e9:.1f} GB are free, and the best model and {checkpoints} checkpoints take up to "
             f"{needed / 1e9:.1f} GB: make room, or lower --checkpoints_total_limit"

@@ -50,6 +50,20 @@ _WORDS = re.compile(r"[^\W_]+")
 ROW_FEATURES = Features({"input_ids": List(Value("int32")), "words": List(Value("int16"))})
 
 
+class HeldOutTexts:
+    """The texts of ``files``, on which models are scored and none may be trained. Letters and digits are compared."""
+
+    def __init__(self, files: Iterable[str]):
+        texts = [text for file in files for _, text in read_texts(file)]
+        self._whole = {"".join(_words(each)) for text in texts for each in (text, *text.splitlines())} - {""}
+        self._runs = {run for text in texts for run in _word_runs(_words(text))}
+
+    def share_words(self, text: str) -> bool:
+        """Whether a text is one of them or a line of one, or has :data:`SHARED_WORDS` words in a row of one."""
+        words = _words(text) if self._whole else []
+        return "".join(words) in self._whole or not self._runs.isdisjoint(_word_runs(words))
+
+
 def load_documents(
     files: Sequence[str], dataset_name: str | None = None, held_out_files: Sequence[str] = ()
 ) -> tuple[Dataset, Counter[str]]:
@@ -58,8 +72,7 @@ def load_documents(
     Args:
         files: See :func:`glinerko.corpus.reading.read_texts`.
         dataset_name: A data set with a column ``text``, on the Hub or in a directory.
-        held_out_files: A document is left out if it is the text or a line of one in here, or has
-            :data:`SHARED_WORDS` of its words in a row. Only letters and digits are compared.
+        held_out_files: A document is left out if it shares words with one in here; see :class:`HeldOutTexts`.
 
     Returns:
         The documents in their order, those longer than :data:`LONGEST_PART` in several rows, with an empty text where
@@ -93,9 +106,7 @@ def _generate(
     files: Sequence[str], dataset_name: str | None, held_out_files: Sequence[str], **digests: Any
 ) -> Iterator[dict[str, str]]:
     """The rows of :func:`load_documents`; ``digests`` only tell the cache when to read again."""
-    held_out = [text for file in held_out_files for _, text in read_texts(file)]
-    whole = {"".join(_words(each)) for text in held_out for each in (text, *text.splitlines())} - {""}
-    runs = {run for text in held_out for run in _word_runs(_words(text))}
+    held_out = HeldOutTexts(held_out_files)
     seen, empty = np.zeros((BUCKETS, SLOTS), dtype=np.uint64), True
     for text in (part for document in _read(files, dataset_name) for part in _parts(document)):
         bare = without_spaces(text)
@@ -108,9 +119,7 @@ def _generate(
         if not duplicate:
             bucket[1:] = bucket[:-1].copy()
             bucket[0] = digest
-        words = _words(text) if whole else []
-        hit = "".join(words) in whole or not runs.isdisjoint(_word_runs(words))
-        reason = HELD_OUT if hit else DUPLICATE if duplicate else ""
+        reason = HELD_OUT if held_out.share_words(text) else DUPLICATE if duplicate else ""
         yield {"text": "" if reason else text, "left_out": reason}
     if empty:
         raise DataError(f"{_names(files, dataset_name)}: no text")

@@ -30,6 +30,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
 
 # Installed once; again when a requirement changes.
 $(BIN)/.installed: requirements.txt requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

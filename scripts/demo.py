@@ -4,7 +4,7 @@
     python scripts/demo.py --model user/model --host 0.0.0.0 --port 8000
     python scripts/demo.py --model user/model --space outputs/space
 
-It needs `pip install "glinerko[demo]"`. Programs use the endpoints /extract and /extract_batch, which the page
+It needs gradio (`make serve` installs it). Programs use the endpoints /extract and /extract_batch, which the page
 describes at "Use via API", and GET /health. One request runs the model at a time, and the others wait. No text is
 logged or written to a file. There is no password: with --host 0.0.0.0 everybody in the network can use it.
 """
@@ -54,7 +54,7 @@ def main() -> None:
     (args,) = parse_arguments(Arguments, description=__doc__)
     set_log_levels(is_main_process=False)
     if find_spec("gradio") is None:
-        raise GlinerkoError('the page needs gradio: run `pip install "glinerko[demo]"` or `pip install gradio`')
+        raise GlinerkoError("the page needs gradio: run `pip install gradio`")
     if args.space is not None:
         write_space(args.model, Path(args.space), args.install_from)
         print(f"A Space that serves {args.model} is in {args.space}")

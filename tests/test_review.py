@@ -287,7 +287,9 @@ def test_other_forms_of_a_row_keep_their_form(wrap):
 
 
 def test_a_compressed_corpus_is_corrected(write_rows):
-    file = write_rows({"text": "당뇨병에 인슐린", "entities": {"Disease": ["당뇨병"], "Drug": []}}, {"text": "없음", "entities": {}})
+    file = write_rows(
+        {"text": "당뇨병에 인슐린", "entities": {"Disease": ["당뇨병"], "Drug": []}}, {"text": "없음", "entities": {}}
+    )
     packed = f"{file}.gz"
     Path(packed).write_bytes(gzip.compress(Path(file).read_bytes()))
     change = Change(1, "0", "line 1", frozenset(), frozenset({(5, 8, "Drug")}))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from glinerko.corpus.rows import Example, Offsets, Record
 from glinerko.corpus.schema import RELATIONS, STRUCTURES
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """What became of an occurrence of a gold mention; the causes in the order in which they are checked."""
 
     ABSENT = "absent from text"

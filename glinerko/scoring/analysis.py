@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from itertools import chain
 
 from datasets import Dataset
@@ -20,7 +20,7 @@ from glinerko.model.architecture import Architecture
 from glinerko.scoring.metrics import where_annotated
 
 
-class ErrorClass(str, Enum):
+class ErrorClass(StrEnum):
     """The class of a span. The kinds of wrong boundary say how the prediction differs from the gold span."""
 
     CORRECT = "correct"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
@@ -29,7 +29,7 @@ NESTED = 0.02
 """If at least this share of gold spans overlap others, this is a habit of the annotators and no mistake."""
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """The kind of mistake that is probable at a place."""
 
     MISSING = "missing mention"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ INSPECTED_FILES = ["*.json", "*.txt", "*.model", "README.md"]
 """The files of a repository that are read: everything but the weights."""
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What a repository holds."""
 
     ENCODER = "encoder"
@@ -32,7 +32,7 @@ class Kind(str, Enum):
     OTHER = "something else"
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     """Whether a candidate can replace the base model's encoder."""
 
     SWAP = "swap, heads kept"

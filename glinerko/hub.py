@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from httpx2 import HTTPError
+from httpx2 import HTTPError, TransportError
 from huggingface_hub import ModelCard, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -59,8 +60,11 @@ def fetch(
         RepositoryNotFoundError: "no such directory, nor a repository you may read; `hf auth login` if private",
         RevisionNotFoundError: f"no revision {revision!r}",
         HFValidationError: "neither a directory nor the id of a repository",
-        OSError: "not on this machine, and the Hub cannot be reached: pass a local directory, or download it first "
-        f"where there is a network (`hf download {name}`)",
+        **dict.fromkeys(
+            (LocalEntryNotFoundError, OfflineModeIsEnabled, TransportError),
+            "not on this machine, and the Hub cannot be reached: pass a local directory, or download it first "
+            f"where there is a network (`hf download {name}`)",
+        ),
     }
     with hub_errors(name, LoadError, reasons):
         directory = snapshot_download(
@@ -181,7 +185,7 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, HFValidationError):
         return f"not the id of a repository ({first_line(error)})"
     if status == 403:
-        return "this token may not write there: make one with write access to it"
+        return "this token has no access to it: make one that has"
     if isinstance(error, RevisionNotFoundError):
         return "no such revision"
     if isinstance(error, RepositoryNotFoundError):
@@ -190,6 +194,8 @@ def _explain(error: BaseException) -> str | None:
         return "offline mode is on: unset HF_HUB_OFFLINE"
     if is_transient(error):
         return f"{what_happened(error)}; run it again later, and what was uploaded is not sent again"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'its files'}: {error.strerror}"
     return None if status is None else f"the Hub refused it ({what_happened(error)})"
 
 

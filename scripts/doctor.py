@@ -25,8 +25,6 @@ from tqdm import tqdm
 from glinerko.cli import make_console, option, parse_arguments, run, set_log_levels
 from glinerko.common import (
     GlinerkoError,
-    LoadError,
-    SwapError,
     check_output,
     check_writable,
     write_json,
@@ -105,7 +103,7 @@ def main() -> None:
         more, of_run = look_with_model(args, splits, schema, skipped)
         figures |= of_run
         tables += more
-    except (LoadError, SwapError) as error:
+    except GlinerkoError as error:
         console.print(f"Without a model, windows, time and memory are not known: {error}", style="yellow")
     show(console, tables, figures, output)
     console.print(f"Next     python scripts/train_gliner2_korean_encoder.py --train_file {args.train_file}")

@@ -198,6 +198,8 @@ def main() -> None:
         extractor.fit_to(windows)
         aligned["validation"] = extractor.align(rows["validation"])
     arguments = {**asdict(model_args), **asdict(data_args), **asdict(args), "hub_token": None}
+    if data_args.dataset_name and Path(data_args.dataset_name).exists():  # so that a card never takes it for a Hub id
+        arguments["dataset_name"] = str(Path(data_args.dataset_name).resolve())
     if accelerator.is_main_process:
         write_json(run.output_dir / checkpoints.TRAINING_ARGUMENTS, arguments)
         write_json(run.output_dir / checkpoints.ENVIRONMENT, run.describe())

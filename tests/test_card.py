@@ -146,6 +146,14 @@ def test_the_example_in_the_documentation_is_what_the_code_writes(tmp_path, monk
     assert written.read_text() == (EXAMPLE / "README.md").read_text(), "python scripts/push_to_hub.py --card_only"
 
 
+def test_a_data_set_on_a_disk_is_not_published_wherever_the_card_is_written(run):
+    arguments = json.loads((run / "training_args.json").read_text())
+    for name, published in ((f"{HOME}/rows", False), ("./rows", False), ("user/notes", True)):
+        (run / "training_args.json").write_text(json.dumps({**arguments, "dataset_name": name}))
+        assert (name in write_card(run / "best").read_text()) == published
+        assert (name in (run / "best" / "training_args.json").read_text()) == published
+
+
 def test_an_option_reaches_run_identity_and_card_by_its_declaration(run):
     @dataclass
     class WithMore(TrainingArguments):

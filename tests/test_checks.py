@@ -12,6 +12,7 @@ from test_swap import edit_json, roberta
 from tokenizers import Tokenizer, models
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
+from glinerko.common import DataError
 from glinerko.corpus.reading import load_rows
 from glinerko.corpus.report import measure_reach, measure_segmentation
 from glinerko.corpus.tokens import load_encoder_tokenizer
@@ -269,6 +270,18 @@ def test_what_is_no_encoder_fails_and_the_rest_is_skipped(pair, rows, tmp_path):
 
 
 @pytest.mark.slow(3)
+@pytest.mark.slow(5)
+def test_the_trial_takes_rows_with_entities_and_says_if_there_are_none(pair, sample_rows, write_rows):
+    others = [
+        {"text": f"글 {n}", "classifications": [{"task": "k", "labels": ["a"], "true_label": "a"}]} for n in range(20)
+    ]
+    own = [{"text": row["text"], "entities": {"Drug": []}} for row in sample_rows.select(range(20))]
+    results = verify(*pair, load_rows(write_rows(*others, *own))[0])
+    assert "gate" not in failed(results)
+    with pytest.raises(DataError, match="no labels of entities"):
+        verify(*pair, load_rows(write_rows(*others))[0])
+
+
 def test_reach_on_the_real_corpus(real_corpus):
     splitters = {name: load_word_splitter(name) for name in ("whitespace", "korean")}
     reach = measure_reach(load_rows(real_corpus)[0], splitters, [8, 12])

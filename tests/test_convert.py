@@ -250,6 +250,14 @@ def test_kbmc_as_parquet_and_as_a_saved_data_set(convert, tmp_path, kind):
         assert spans(rows[0]) == {"Disease": [(0, 3)], "Drug": [(9, 13)]}
 
 
+def test_white_space_around_a_mention_is_cut_and_counted(convert):
+    rows, report = convert("a.jsonl", '{"text": "환자는 당뇨병 진단", "label": [[3, 8, "X"], [8, 10, "X"]]}')
+    assert rows[0]["entities"] == {
+        "X": [{"text": "당뇨병", "start": 4, "end": 7}, {"text": "진단", "start": 8, "end": 10}]
+    }
+    assert "mention with white space around it: cut to its text" in json.dumps(report, ensure_ascii=False)
+
+
 def test_xlsx_with_a_column_for_each_label(convert, tmp_path):
     pytest.importorskip("openpyxl", reason="openpyxl is not installed")
     import pandas
@@ -477,6 +485,8 @@ BAD = {
     "table, quotes": ("a.csv", 'text,X\n"당뇨병,당뇨\n', "malformed CSV"),
     "xlsx": ("a.xlsx", "x", "cannot be read as XLSX"),
     "parquet": ("a.parquet", "x", "cannot be read as a table"),
+    "words below a header": ("a.tsv", "token\tner\n환자는\tO\n급성\tB-X\n", "a table with one word in each row"),
+    "words in a table": ("a.csv", "Sentence #,Word,Tag\nSentence: 1,환자는,O\n,급성,B-X\n", "a table with one word in each row"),
     "spacy": ("a.spacy", "x", "no .spacy file of a DocBin"),
     "brat": ("a.ann", "T1\tX 0 1\ta\n", "there is no a.txt beside it"),
     "text": ("a.txt", "당뇨병 환자", "not recognised as any format: name it with --from"),
@@ -489,6 +499,7 @@ BAD = {
     "bytes": ("a.jsonl", b"\x80\xff\xfe", "neither UTF-8, UTF-16 nor CP949"),
     "offsets": ("a.jsonl", '{"text": "a", "label": [["0", 1, "X"]]}', "the offsets of a mention of 'X' must be whole numbers"),
     "empty mention": ("a.jsonl", '{"text": "a", "label": [[1, 1, "X"]]}', "a mention of 'X' is empty: offsets [1, 1)"),
+    "blank mention": ("a.jsonl", '{"text": "a b", "label": [[1, 2, "X"]]}', "mention 1 of 'X' is empty"),
     "label": ("a.jsonl", '{"text": "a", "label": [[0, 1, null]]}', "a label must be a string"),
     "before the text": ("a.jsonl", '{"text": "a", "label": [[-1, 1, "X"]]}', "begins before its text: offsets [-1, 1)"),
     "score": ("a.jsonl", '{"text": "a", "entities": {"X": [{"text": "a", "start": 0, "end": 1, "score": NaN}]}}', "must be a number from 0 to 1"),

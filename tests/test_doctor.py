@@ -92,6 +92,10 @@ def test_near_duplicates_are_found_whatever_their_white_space():
         ("resident registration number", "9001011234567"),
         ("phone number", "연락처 010-1234-5678"),
         ("phone number", "02) 123-4567"),
+        ("phone number", "01012345678"),
+        ("phone number", "+821012345678"),
+        ("phone number", "0507-1234-5678"),
+        ("resident registration number", "900101 - 1234567"),
         ("e-mail address", "문의: a.b@example.co.kr로"),
         ("card number", "1234-5678-9012-3456"),
         (None, "2023-10-11 혈당 123-4567, 제2023-226호, 12345678901234, 991332-1234567"),
@@ -234,6 +238,16 @@ def test_without_a_model_the_rest_is_still_told(tmp_path):
     assert "Without a model" in result.stdout
     assert "Labels in training" in result.stdout
     assert "estimate" not in json.loads((tmp_path / "doctor.json").read_text())
+
+
+@pytest.mark.slow(8)
+def test_where_the_model_does_not_fit_the_documents_the_rest_is_still_told(pair, tmp_path):
+    flags = ["--train_file", SAMPLE / "train.jsonl", "--output_dir", tmp_path, "--max_length", 64]
+    result = run(PYTHON, "scripts/doctor.py", *flags, "--base_model", pair[0], "--korean_encoder", pair[1])
+    assert result.returncode == 0, result.stderr
+    assert "Without a model" in result.stdout
+    assert "Labels in training" in result.stdout
+    assert (tmp_path / "index.html").is_file()
 
 
 def test_an_input_of_the_doctor_is_never_written_over(tmp_path):

@@ -146,6 +146,14 @@ def test_a_mention_of_white_space_is_refused_with_offsets_too(write_rows):
             load_rows(write_rows({"text": "당뇨병 약", "entities": {"Drug": [mention]}}))
 
 
+@pytest.mark.parametrize(("start", "end"), [(0, 7), (3, 8), (4, 8), (4, 7)])
+def test_white_space_around_a_mention_with_offsets_does_not_count(write_rows, start, end):
+    text = "   \n당뇨병 약"
+    mention = {"text": text[start:end], "start": start, "end": end}
+    rows, _ = load_rows(write_rows({"text": text, "entities": {"Disease": [mention]}}))
+    assert Example.from_row(rows[0]).gold_spans == {(4, 7, "Disease")}
+
+
 def test_offsets_whose_text_is_another_word_are_still_refused(write_rows):
     wrong = {"text": nfd("인슐린"), "start": 0, "end": 3}
     with pytest.raises(DataError, match="is not the mention"):

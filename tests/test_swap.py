@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 
 import pytest
 import torch
 from gliner2 import AutoExtractor
+from httpx2 import ConnectTimeout
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, DebertaV2Config, RobertaConfig, RobertaModel
 
 from glinerko.common import GlinerkoError, LoadError, SwapError
+from glinerko.corpus.processor import MAX_WORD_PIECES
 from glinerko.corpus.tokens import load_encoder_tokenizer
 from glinerko.corpus.words import KoreanWordSplitter
 from glinerko.hub import fetch
@@ -228,6 +232,38 @@ def test_what_cannot_be_found_is_one_line(name, message):
     with pytest.raises(LoadError, match=message) as caught:
         fetch(name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "blobs/1"), "user/model: blobs/1: No space left on device"),
+        (LocalEntryNotFoundError("no connection"), "the Hub cannot be reached"),
+        (ConnectTimeout("timed out"), "the Hub cannot be reached"),
+    ],
+)
+def test_why_a_download_failed_is_told(monkeypatch, error, message):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("glinerko.hub.snapshot_download", fail)
+    with pytest.raises(LoadError, match=message):
+        fetch("user/model")
+
+
+def test_of_a_very_long_word_the_first_pieces_are_read(pair):
+    processor, word = load_extractor(pair[0]).processor, "acgt" * 200
+    (pieces,) = processor.word_pieces(word, [(0, len(word))])
+    assert pieces == processor.tokenizer.tokenize(word)[:MAX_WORD_PIECES]
+    assert len(pieces) == MAX_WORD_PIECES
+
+
+def test_what_a_swap_does_not_take_from_a_base_of_ours_is_reported(pair, tmp_path):
+    model, _ = swap_encoder(*pair, continuation_pieces=True)
+    model.save_pretrained(tmp_path)
+    again, report = swap_encoder(tmp_path, None)
+    assert report.changed["continuation_pieces"] == ("true", "false")
+    assert not again.settings.continuation_pieces
 
 
 FORMAT_1 = {

@@ -24,8 +24,9 @@ SHINGLE = 5
 EXAMPLES = 5
 """The number of document ids that are named for a finding, at most."""
 PERSONAL_DATA = {
-    "resident registration number": r"(?<!\d)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])[- ]?[1-8]\d{6}(?!\d)",
-    "phone number": r"(?<!\d)(?:\+82[- ]?|0)(?:1[016789]|2|[3-6][1-5]|70)[-. )]{0,2}\d{3,4}[-. ]\d{4}(?!\d)",
+    "resident registration number": r"(?<!\d)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?: ?- ?| ?)[1-8]\d{6}(?!\d)",
+    "phone number": r"(?<!\d)(?:\+82[- ]?|0)(?:(?:1[016789]|2|[3-6][1-5]|70|50\d)[-. )]{0,2}\d{3,4}[-. ]\d{4}"
+    r"|10\d{8})(?!\d)",
     "e-mail address": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
     "card number": r"(?<!\d)(?:\d{4}[- ]){3}\d{4}(?!\d)",
 }

@@ -46,6 +46,13 @@ def strip(text: str) -> str:
     return re.sub(rf"\A{_SPACE}+|{_SPACE}+\Z", "", text)
 
 
+def trim(text: str, start: int, end: int) -> tuple[int, int]:
+    """The offsets of ``strip(text[start:end])``; unchanged if nothing is left of it."""
+    inner = strip(text[start:end])
+    begin = text.index(inner, start)
+    return (begin, begin + len(inner)) if inner else (start, end)
+
+
 def plain(text: str) -> str:
     """The form in which mention strings are compared: NFC, with single spaces and none around."""
     return _SPACES.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
@@ -126,6 +133,8 @@ def _script(character: str) -> str:
 def parse_mention(text: str, where: str, value: Any) -> tuple[str, list[tuple[int, int]]]:
     """A mention as a user writes it, a string or ``{"text", "start", "end"}``: its string and where it stands.
 
+    White space around it does not count, because annotators select it by accident.
+
     Args:
         where: Names the mention in messages.
 
@@ -150,4 +159,4 @@ def parse_mention(text: str, where: str, value: Any) -> tuple[str, list[tuple[in
         raise ValueError(f"{where}: the text at offsets [{start}, {end}) is not the mention")
     if not strip(surface):
         raise ValueError(f"{where} is empty")
-    return surface, [(start, end)]
+    return surface, [trim(text, start, end)]

@@ -94,8 +94,9 @@ def _difference_from_vocabulary(tokenizer: PreTrainedTokenizerBase, file: Path) 
     kind = type(tokenizer.backend_tokenizer.model).__name__
     if kind != "WordPiece":
         return f"loaded as {kind}, but vocab.txt is a WordPiece vocabulary"
-    vocabulary = file.read_text(encoding="utf-8").splitlines()
-    return _describe(map(tokenizer.convert_tokens_to_ids, vocabulary), range(len(vocabulary)), "pieces", file)
+    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    vocabulary = {piece: number for number, piece in enumerate(lines)}  # of a piece that stands twice, the last counts
+    return _describe(map(tokenizer.convert_tokens_to_ids, vocabulary), vocabulary.values(), "pieces", file)
 
 
 def _describe(ours: Iterable, theirs: Iterable, what: str, file: Path) -> str | None:

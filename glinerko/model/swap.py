@@ -266,6 +266,8 @@ def _changes(base: KoreanExtractor, model: KoreanExtractor, rows: int) -> dict[s
         return {
             **extractor.limits(),
             "word_splitter": extractor.settings.word_splitter,
+            "user_dictionary": extractor.settings.user_dictionary or "none",
+            "continuation_pieces": str(extractor.settings.continuation_pieces).lower(),
             "encoder": extractor.config.model_name,
             "tokenizer": f"{type(tokenizer.backend_tokenizer.model).__name__}, {len(tokenizer):,} tokens",
         }

@@ -16,6 +16,8 @@ from typing import Any
 from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from glinerko.cli import RESULT, options_that_affect
 from glinerko.common import file_digest, read_json, read_json_lines, write_json, write_json_lines, write_text
@@ -238,7 +240,16 @@ def _public_arguments(arguments: dict, classes: Iterable[type]) -> dict[str, Any
     names = options_that_affect(RESULT, *classes)
     public = {name: arguments[name] for name in names if arguments.get(name) is not None}
     dataset = arguments.get("dataset_name")
-    return public | ({"dataset_name": dataset} if dataset and not Path(dataset).exists() else {})
+    return public | ({"dataset_name": dataset} if dataset and _is_hub_id(dataset) else {})
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether a name can be that of a repository, and is no path; training writes paths as absolute ones."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not Path(name).exists()
 
 
 def _public_evaluation(run: Path, directory: Path) -> dict[str, Any]:

@@ -21,10 +21,11 @@ from datasets import Dataset
 from safetensors import safe_open
 from transformers import AutoTokenizer, PretrainedConfig
 
-from glinerko.common import GlinerkoError, LoadError, TrainingError, first_line
+from glinerko.common import DataError, GlinerkoError, LoadError, TrainingError, first_line
 from glinerko.corpus.processor import TrainingWindow, Window
 from glinerko.corpus.reading import label_schema
 from glinerko.corpus.report import Segmentation, measure_reach
+from glinerko.corpus.rows import ENTITIES
 from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.tokens import difference_from_files
 from glinerko.corpus.windows import MAX_LENGTH, training_windows, window_from_row
@@ -396,6 +397,9 @@ def verify_swap(
     base, directory = load_extractor(base_directory), fetch(encoder)
     width = base.swapped_config(base.config, chosen.max_width).get("max_width")
     schema, (texts, terms) = label_schema(rows).entities_only(), trial_texts(rows)
+    annotated = [index for index, kinds in enumerate(rows["annotated"]) if ENTITIES in kinds]
+    if not schema.labels or not annotated:
+        raise DataError("no labels of entities, which the checks need: leave out --data_file to try the sample corpus")
     yield check_files(directory)
     yield from check_encoder(inspect_encoder(directory, texts, terms), base.encoder.config, texts, chosen.head_init)
     splitters = {name: load_word_splitter(name) for name in ("whitespace", "char")}
@@ -409,7 +413,7 @@ def verify_swap(
         yield from _skip("there is no swapped model", *_TRIAL)
         return
     model.configure(window={"max_length": min(MAX_LENGTH, model.encoder.config.max_position_embeddings)})
-    aligned = model.align(rows.select(range(min(TRIAL_ROWS, len(rows)))))
+    aligned = model.align(rows.select(annotated[:TRIAL_ROWS]))
     trained = training_windows(aligned, schema)
     model.fit_to(trained)
     windows = [window_from_row(row) for row in trained][:TRIAL_ROWS]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from glinerko.common import DataError
 from glinerko.corpus.formats import brat, columns, json_tools, label_studio, spacy_docs, tables
 from glinerko.corpus.formats.documents import Document, FormatOptions
 from glinerko.corpus.formats.sources import TELLING, Record, Source, look_into
@@ -99,7 +100,7 @@ def recognise(source: Source) -> str | None:
     """The name of the format of a file; ``None`` if it has none of :data:`FORMATS`.
 
     Raises:
-        DataError: The file cannot be read.
+        DataError: The file cannot be read, or only after a change.
     """
     if tables.is_dataset(source.path):
         return "kbmc"
@@ -112,4 +113,9 @@ def recognise(source: Source) -> str | None:
             may_be = name != "table" or suffix in each.suffixes  # any line with a comma could begin a table
             if may_be and each.by_line == bool(lines) and each.recognise(sample):
                 return name
+    if lines and tables.has_word_rows(lines):
+        raise DataError(
+            f"{source.path}: a table with one word in each row: write the word and its tag, separated by a tab, with "
+            "an empty line after each sentence and without a header (CoNLL)"
+        )
     return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glinerko.cli import option
-from glinerko.corpus.matching import compose, find_mention
+from glinerko.corpus.matching import compose, find_mention, trim
 from glinerko.corpus.parsing import parse_row
 from glinerko.corpus.words import word_splitter_names
 
@@ -113,6 +113,8 @@ def make_document_row(document: Document, default_id: str, only: Sequence[str] =
                 continue
             if isinstance(mention, str):
                 document.remarks["mention that is not in its text: kept as a string"] += 1
+            elif each.start is not None and (each.start, each.end) != (mention["start"], mention["end"]):
+                document.remarks["mention with white space around it: cut to its text"] += 1
             seen.add(key)
             mentions.append(mention)
     row = {"id": default_id if document.id is None else document.id, "text": document.text, "entities": entities}
@@ -137,7 +139,7 @@ def _mentions(text: str, annotation: Annotation) -> list[dict[str, Any] | str]:
             f"of {len(text)} characters: export again, with the text that was annotated"
         )
     else:
-        spans = [(annotation.start, annotation.end)]
+        spans = [trim(text, annotation.start, annotation.end)]
     score = {} if annotation.score is None else {"score": annotation.score}
     return [{"text": text[s:e], "start": s, "end": e, **score} for s, e in spans] or [annotation.text]
 

@@ -26,15 +26,23 @@ def is_dataset(path: Path) -> bool:
 
 
 def is_tag_table(lines: Sequence[str]) -> bool:
-    """Whether the first row of a CSV or TSV file has a cell that is a string of tags."""
+    """Whether the first row of a CSV or TSV file has a cell that is a string of tags, and documents are no words."""
     rows = list(_parse_csv(lines[:50]))
-    return len(rows) > 1 and any(map(_are_tags, rows[1]))
+    return len(rows) > 1 and any(map(_are_tags, rows[1])) and not has_word_rows(lines)
+
+
+def has_word_rows(lines: Sequence[str]) -> bool:
+    """Whether each of the first rows of a CSV or TSV file, below a header, has the tag of one word."""
+    rows = [row for row in _parse_csv(lines[:50]) if any(row)][1:]
+    tags = [[cell for cell in row if _are_tags(cell)] for row in rows]
+    return len(rows) > 1 and all(tags) and all(len(cell.split()) == 1 for row in tags for cell in row)
 
 
 def is_table(lines: Sequence[str]) -> bool:
     """Whether the first line of a CSV or TSV file has at least two names; the first may be missing, of an index."""
     rows = list(_parse_csv(lines[:1]))
-    return bool(rows) and len(rows[0]) > 1 and all(cell.strip() for cell in rows[0][1:])
+    named = bool(rows) and len(rows[0]) > 1 and all(cell.strip() for cell in rows[0][1:])
+    return named and not has_word_rows(lines)
 
 
 def _parse_csv(lines: Sequence[str]) -> Iterator[list[str]]:

@@ -273,7 +273,8 @@ def test_what_is_no_encoder_fails_and_the_rest_is_skipped(pair, rows, tmp_path):
 @pytest.mark.slow(5)
 def test_the_trial_takes_rows_with_entities_and_says_if_there_are_none(pair, sample_rows, write_rows):
     others = [
-        {"text": f"글 {n}", "classifications": [{"task": "k", "labels": ["a"], "true_label": "a"}]} for n in range(20)
+        {"text": f"글 {n}", "classifications": [{"task": "k", "labels": ["a", "b"], "true_label": "a"}]}
+        for n in range(20)
     ]
     own = [{"text": row["text"], "entities": {"Drug": []}} for row in sample_rows.select(range(20))]
     results = verify(*pair, load_rows(write_rows(*others, *own))[0])

@@ -1,6 +1,6 @@
 """What can be done to a swapped model before it is fine-tuned: distil the old encoder's states, or add a difference.
 
-    python benchmarks/swapped_states.py distil BASE ENCODER TEXTS OUTPUT_DIR [--latin] [--steps 456]
+    python benchmarks/swapped_states.py distil BASE ENCODER TEXTS OUTPUT_DIR [--latin] [--steps 304]
     python benchmarks/swapped_states.py add MODEL ANCESTOR CHILD OUTPUT_DIR [--scale 1.0]
 
 distil: ENCODER is put into BASE with kept heads. It learns to give each word of the texts, and each label of the
@@ -12,6 +12,7 @@ Then: train_gliner2_korean_encoder.py --base_model OUTPUT_DIR --korean_encoder n
 
 import argparse
 import re
+from functools import partial
 from itertools import chain, islice, repeat
 
 import torch
@@ -56,19 +57,22 @@ def agreement(old, new, windows, schema, latin):
     return 1 - float((after - before).square().sum() / (before - before.mean(0)).square().sum())
 
 
+def print_agreement(old, new, windows, schema, when):
+    for latin, name in ((False, "all words"), (True, "Latin words")):
+        print(f"R² {when}, {name}: {agreement(old, new, windows, schema, latin):.3f}")
+
+
 def distil(args):
     set_seed(42)
     rows, _ = load_rows(args.texts)
-    schema = label_schema(rows, None)
+    schema = label_schema(rows)
     old = load_extractor(args.base).eval()
     new, _ = swap_encoder(args.base, args.encoder, schema=schema, token_pooling="mean")
     new.configure(window={"max_length": 512, "window_overlap": 64})
     windows = [window_from_row(row) for row in training_windows(new.align(rows), schema)]
     held_out, windows = windows[::10], [window for i, window in enumerate(windows) if i % 10]
-    for latin in (False, True):
-        print(
-            f"R² before, {'Latin words' if latin else 'all words'}: {agreement(old, new, held_out, schema, latin):.3f}"
-        )
+    tell = partial(print_agreement, old, new, held_out, schema)
+    tell("before")
     speed_up(new, new.encoder, "auto", Accelerator(cpu=True))
     parameters = list(new.encoder.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.01)
@@ -88,10 +92,7 @@ def distil(args):
         optimizer.zero_grad()
         bar.set_postfix(loss=f"{loss:.3f}")
     new.eval()
-    for latin in (False, True):
-        print(
-            f"R² after, {'Latin words' if latin else 'all words'}: {agreement(old, new, held_out, schema, latin):.3f}"
-        )
+    tell("after")
     new.save_pretrained(args.output_dir)
 
 
@@ -119,7 +120,7 @@ command = commands.add_parser("distil")
 for name in ("base", "encoder", "texts", "output_dir"):
     command.add_argument(name)
 command.add_argument("--latin", action="store_true")
-command.add_argument("--steps", type=int, default=456)
+command.add_argument("--steps", type=int, default=304)
 command.set_defaults(run=distil)
 command = commands.add_parser("add")
 for name in ("model", "ancestor", "child", "output_dir"):

@@ -138,7 +138,7 @@ def main() -> None:
     text_files = [str(unlabelled_text(args, directory))] if args.text_file and "{text}" in str(stages) else []
     related = [str(related_documents(args, directory))] if args.related_file and "{related}" in str(stages) else []
     places = {"{shared}": [str(directory / "shared")], "{text}": text_files, "{related}": related}
-    common = Pipeline(places, [file_digest(Path(file)) for file in (*text_files, *related)])
+    common = Pipeline(places, [])
     shared = list(takewhile(lambda stage: not any(place in str(stage[1]) for place in OF_A_FOLD), stages[:-1]))
     with common.scripts.receive_signals(), ThreadPoolExecutor(args.jobs) as pool:
         for stage in shared:
@@ -263,7 +263,7 @@ class Pipeline:
 
     Args:
         places: The texts that replace a place such as ``{train}``; a place can stand for several files, or for none.
-        done: What was done so far: the digests of the files, and the script and flags of each stage.
+        done: What was done so far: the script and flags of each stage, with the digests of files.
         log: File for the output of the scripts (default: the terminal).
         jobs: Number of pipelines that share the cores.
         scripts: Those of all pipelines.

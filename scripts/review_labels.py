@@ -101,7 +101,8 @@ def review(args: Arguments, console: Console) -> None:
     schema = label_schema(rows).entities_only()
     examples = [Example.from_row(row) for row in rows]
     files = args.candidates or find_candidates(args.cross_validation, args.name, examples)
-    asked = [label for label in schema.labels if label in find_asked_labels(files)]
+    known = find_asked_labels(files)
+    asked = [label for label in schema.labels if label in known]
     if 0 < len(asked) < len(schema.labels):
         console.print(f"The models know {', '.join(asked)} only: other labels are not reviewed", style="yellow")
         examples = [Example.from_row(row) for row in load_rows(args.train_file, labels=asked)[0]]

@@ -269,7 +269,6 @@ def test_what_is_no_encoder_fails_and_the_rest_is_skipped(pair, rows, tmp_path):
     assert results["save and reload"].status is Status.SKIP
 
 
-@pytest.mark.slow(3)
 @pytest.mark.slow(5)
 def test_the_trial_takes_rows_with_entities_and_says_if_there_are_none(pair, sample_rows, write_rows):
     others = [
@@ -283,6 +282,7 @@ def test_the_trial_takes_rows_with_entities_and_says_if_there_are_none(pair, sam
         verify(*pair, load_rows(write_rows(*others))[0])
 
 
+@pytest.mark.slow(3)
 def test_reach_on_the_real_corpus(real_corpus):
     splitters = {name: load_word_splitter(name) for name in ("whitespace", "korean")}
     reach = measure_reach(load_rows(real_corpus)[0], splitters, [8, 12])

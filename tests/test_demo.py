@@ -436,7 +436,7 @@ def test_without_gradio_the_script_says_what_to_install(saved):
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     result = run(sys.executable, "-c", code, "scripts/demo.py", "--model", saved)
-    one_line_error(result, "pip install gradio")
+    one_line_error(result, "the page needs gradio: run `pip install gradio`")
 
 
 def test_a_space_is_written(tmp_path):

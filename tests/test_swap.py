@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, DebertaV2Config, RobertaConfig, RobertaModel
 
 from glinerko.common import GlinerkoError, LoadError, SwapError
-from glinerko.corpus.processor import MAX_WORD_PIECES
+from glinerko.corpus.processor import MAX_WORD_LENGTH
 from glinerko.corpus.tokens import load_encoder_tokenizer
 from glinerko.corpus.words import KoreanWordSplitter
 from glinerko.hub import fetch
@@ -251,11 +251,15 @@ def test_why_a_download_failed_is_told(monkeypatch, error, message):
         fetch("user/model")
 
 
-def test_of_a_very_long_word_the_first_pieces_are_read(pair):
+def test_of_a_very_long_word_the_first_characters_are_read_and_a_description_is_not_cut(pair):
     processor, word = load_extractor(pair[0]).processor, "acgt" * 200
     (pieces,) = processor.word_pieces(word, [(0, len(word))])
-    assert pieces == processor.tokenizer.tokenize(word)[:MAX_WORD_PIECES]
-    assert len(pieces) == MAX_WORD_PIECES
+    assert pieces == processor.tokenizer.tokenize(word[:MAX_WORD_LENGTH])
+    lengths = [
+        processor.prompt_length({"entities": {"Drug": ""}, "entity_descriptions": {"Drug": "긴 설명 " * times}})
+        for times in (100, 200)
+    ]
+    assert lengths[1] > lengths[0] + 100
 
 
 def test_what_a_swap_does_not_take_from_a_base_of_ours_is_reported(pair, tmp_path):

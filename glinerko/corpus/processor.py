@@ -17,8 +17,8 @@ from glinerko.corpus.schema import RELATIONS, STRUCTURES, LabelSchema
 from glinerko.corpus.tokens import MARK, ContinuationTokenizer
 from glinerko.corpus.words import WordSplitter, as_word_splitter
 
-MAX_WORD_PIECES = 128
-"""The number of pieces of a word that are read, at most."""
+MAX_WORD_LENGTH = 128
+"""Of a longer word (a DNA sequence) so many characters are read: an encoder may have few positions."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class CarriedWordSplitter:
 
     def tokens(self, text: str, words: Sequence[Offsets]) -> list[str]:
         """What the tokenizer gets for each word of ``text``."""
-        tokens = [self.splitter.token(text[start:end]) for start, end in words]
+        tokens = [self.splitter.token(text[start : min(end, start + MAX_WORD_LENGTH)]) for start, end in words]
         if self.continuation is None:
             return tokens
         flags = self.continuation.continuing(text, words)
@@ -150,11 +150,8 @@ class KoreanSchemaTransformer(SchemaTransformer):
             ),
         )
         # A word without a piece (a control character) gets the unknown one: gliner2 would have no state for it.
-        # Of a very long one (a DNA sequence) the first pieces are read: an encoder may have few positions.
         tokenize = continuation.tokenize if continuation else tokenizer.tokenize
-        self._tokenize_cached = lru_cache(maxsize=50_000)(
-            lambda word: tokenize(word)[:MAX_WORD_PIECES] or [tokenizer.unk_token]
-        )
+        self._tokenize_cached = lru_cache(maxsize=50_000)(lambda word: tokenize(word) or [tokenizer.unk_token])
 
     def split(self, texts: Sequence[str]) -> list[list[Offsets]]:
         """The words of each text. They are those of the text as gliner2 reads it, without the full stop it adds."""

@@ -163,16 +163,19 @@ class _Parser(HfArgumentParser):
         raise GlinerkoError(re.sub(r"^argument (--\w+)\S*: ", r"\1: ", message) + "; --help lists the options")
 
 
-def parse_arguments(*classes: type, description: str, flags: Sequence[str] | None = None) -> tuple[Any, ...]:
+def parse_arguments(
+    *classes: type, description: str, flags: Sequence[str] | None = None, usage: str | None = None
+) -> tuple[Any, ...]:
     """An instance of each dataclass, from flags, or from a YAML or JSON file and the flags after it.
 
     Args:
         flags: Those of the command line by default.
+        usage: The first line of the help, if the command line has more than options.
 
     Raises:
         GlinerkoError: An option does not exist or its value is not allowed, or the file cannot be read.
     """
-    parser = _Parser(classes, description=description, formatter_class=_HelpFormatter)
+    parser = _Parser(classes, usage=usage, description=description, formatter_class=_HelpFormatter)
     flags = sys.argv[1:] if flags is None else flags
     if flags and flags[0].lower().endswith((".yaml", ".yml", ".json")):
         flags = [*_flags_in_file(flags[0], {action.dest: action for action in reversed(parser._actions)}), *flags[1:]]

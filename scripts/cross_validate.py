@@ -105,7 +105,8 @@ class Arguments:
 
 def main() -> None:
     recipe, more = take_recipe()
-    (args,) = parse_arguments(Arguments, description=__doc__)
+    usage = "%(prog)s RECIPE --train_file FILE [options] [-- options of the training]"
+    (args,) = parse_arguments(Arguments, description=__doc__, usage=usage)
     set_log_levels(is_main_process=True)
     stages = read_recipe(recipe)
     labels = check_stages(stages, args, more)

@@ -90,6 +90,13 @@ def test_metadata_is_what_the_hub_expects(run):
     assert "(cc-by-sa-4.0)" in path.read_text()
 
 
+def test_the_common_ancestor_of_a_swap_is_named_in_both_languages(run):
+    swap = json.loads((run / "swap_report.json").read_text())
+    assert "task arithmetic" not in write_card(run / "best").read_text()
+    (run / "swap_report.json").write_text(json.dumps({**swap, "common_ancestor": "microsoft/mdeberta-v3-base"}))
+    assert write_card(run / "best").read_text().count("(https://huggingface.co/microsoft/mdeberta-v3-base)") == 2
+
+
 def test_what_was_not_measured_is_absent(run):
     text = write_card(run / "best").read_text()
     assert "test documents" in text

@@ -10,7 +10,7 @@ from gliner2 import AutoExtractor
 from httpx2 import ConnectTimeout
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, DebertaV2Config, RobertaConfig, RobertaModel
+from transformers import AutoModel, AutoTokenizer, DebertaV2Config, DebertaV2Model, RobertaConfig, RobertaModel
 
 from glinerko.common import GlinerkoError, LoadError, SwapError
 from glinerko.corpus.processor import MAX_WORD_LENGTH
@@ -61,6 +61,63 @@ def test_encoder_weights_arrive_and_only_special_rows_are_new(pair):
     assert sum(name.startswith("[") for name in report.initialised) == 10
     layer = "encoder.layer.0.attention.self.query_proj.weight"
     assert torch.equal(model.encoder.state_dict()[layer], weights[f"deberta.{layer}"])
+
+
+@pytest.fixture
+def relatives(pair, tmp_path):
+    """(base model, encoder) that were trained on from the encoder of ``pair``."""
+    model, _ = swap_encoder(*pair, seed=7)
+    with torch.no_grad():
+        for weight in model.encoder.parameters():
+            weight += 0.01 * torch.randn_like(weight)
+    model.save_pretrained(tmp_path / "base")
+    encoder = AutoModel.from_pretrained(pair[1])
+    with torch.no_grad():
+        for weight in encoder.parameters():
+            weight += 0.01 * torch.randn_like(weight)
+    encoder.save_pretrained(shutil.copytree(pair[1], tmp_path / "child"))
+    return tmp_path / "base", tmp_path / "child"
+
+
+def test_what_the_base_has_learned_since_the_common_ancestor_is_added(pair, relatives):
+    model, report = swap_encoder(*relatives, common_ancestor=str(pair[1]))
+    plain, _ = swap_encoder(*relatives)
+    base, ancestor = load_extractor(relatives[0]).encoder, AutoModel.from_pretrained(pair[1])
+    embeddings, tokens = "embeddings.word_embeddings.weight", len(load_encoder_tokenizer(pair[1]))
+    new, child, learned, start = (
+        dict(each.named_parameters()) for each in (model.encoder, plain.encoder, base, ancestor)
+    )
+    assert torch.equal(new[embeddings][tokens:], learned[embeddings][tokens:])
+    for name, weight in new.items():
+        rows = slice(tokens if name == embeddings else None)
+        expected = child[name][rows] + learned[name][rows] - start[name][rows]
+        assert torch.allclose(weight[rows], expected, atol=1e-6), name
+        assert not torch.allclose(weight[rows], child[name][rows], atol=1e-6), name
+    assert report.common_ancestor == pair[1].name
+    assert set(report.initialised.values()) == {"with the base model's rows"}
+    assert set(report.kept) == set(HEADS)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("no swap", "--common_ancestor is for a swap"),
+        ("another tokenizer", "the base model has other tokens"),
+        ("another size", "ancestor has weights of other shapes"),
+    ],
+)
+def test_what_is_no_common_ancestor_is_refused(pair, relatives, tmp_path, case, message):
+    base, encoder, ancestor = *relatives, shutil.copytree(pair[1], tmp_path / "ancestor")
+    if case == "no swap":
+        encoder = None
+    elif case == "another tokenizer":
+        base = pair[0]
+    else:
+        config = DebertaV2Config.from_pretrained(ancestor)
+        config.intermediate_size *= 2
+        DebertaV2Model(config).save_pretrained(ancestor)
+    with pytest.raises(SwapError, match=message):
+        swap_encoder(base, encoder, common_ancestor=str(ancestor))
 
 
 def test_special_rows_are_seeded(pair):

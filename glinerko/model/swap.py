@@ -28,6 +28,9 @@ from glinerko.model.extractor import KoreanExtractor, load_extractor
 class SwapOptions:
     """How a swap is done."""
 
+    common_ancestor: str | None = option(
+        None, "encoder that both encoders come from; adds what the base's learned since (task arithmetic)", CONTENT
+    )
     head_init: str = option("keep", "weights of the heads: the base model's or new", RESULT, choices=["keep", "reinit"])
     max_width: int | None = option(
         None,
@@ -84,7 +87,9 @@ class SwapReport:
     base_model: str
     encoder: str
     licences: dict[str, str | None] = field(default_factory=dict)
-    """The licence that the card of the base model and of the encoder states."""
+    """The licence that the card of each model that the weights come from states."""
+    common_ancestor: str | None = None
+    """The encoder since which the base's learned what was added to the new one."""
     kept: dict[str, str] = field(default_factory=dict)
     """Module name to the SHA-256 of its weights, the same before and after."""
     initialised: dict[str, str] = field(default_factory=dict)
@@ -141,6 +146,8 @@ def swap_encoder(
         SwapError: The encoder does not fit; the message gives the reason and the choices.
     """
     chosen = SwapOptions(**options)
+    if chosen.common_ancestor and encoder is None:
+        raise SwapError("--common_ancestor is for a swap, and the base model keeps its own encoder")
     splitter = load_word_splitter(chosen.word_splitter, user_dictionary=chosen.user_dictionary)
     base = base or load_extractor(base_model)
     if encoder is None:
@@ -161,7 +168,10 @@ def swap_encoder(
         torch.manual_seed(seed)
         model = _new_model(type(base), config, module.config, tokenizer)
         model.encoder = module
-        _fit_embeddings(module, tokenizer.convert_tokens_to_ids(special_tokens), len(tokenizer))
+        new_ids = tokenizer.convert_tokens_to_ids(special_tokens)
+        _fit_embeddings(module, new_ids, len(tokenizer))
+        if chosen.common_ancestor:
+            _add_task_vector(module, tokenizer, base, chosen.common_ancestor, new_ids)
     model.processor = KoreanSchemaTransformer(
         tokenizer, splitter, config.token_pooling, chosen.continuation_pieces, config.architecture
     )
@@ -173,7 +183,7 @@ def swap_encoder(
         **({} if schema is None else {name: getattr(schema, name) for name in ("labels", "descriptions", "tasks")}),
     )
 
-    parents = [base_model, *([] if encoder is None else [encoder])]
+    parents = [each for each in (base_model, encoder, chosen.common_ancestor) if each is not None]
     report = SwapReport(public_name(base_model), "the base model's own" if encoder is None else public_name(encoder))
     report.licences = {public_name(parent): read_licence(fetch(parent)) for parent in parents}
     for head in heads:
@@ -185,8 +195,10 @@ def swap_encoder(
         else:
             report.initialised[head] = "with new weights, as gliner2 does"
         report.parameters[head] = (_count(getattr(base, head)), _count(getattr(model, head)))
-    for token in special_tokens:
-        report.initialised[token] = "at random around the mean of the vocabulary's rows"
+    origin = "at random around the mean of the vocabulary's rows"
+    if chosen.common_ancestor:
+        report.common_ancestor, origin = public_name(chosen.common_ancestor), "with the base model's rows"
+    report.initialised |= dict.fromkeys(special_tokens, origin)
     report.parameters["encoder"] = (_count(base.encoder), _count(module))
     report.changed = _changes(base, model, rows)
     return model.eval(), report
@@ -258,6 +270,43 @@ def _fit_embeddings(encoder: PreTrainedModel, new_ids: list[int], vocabulary_siz
     known[new_ids] = False
     mean, spread = weight[known].mean(0), weight[known].std(0)
     weight[new_ids] = torch.normal(mean.expand(len(new_ids), -1), spread.expand(len(new_ids), -1))
+
+
+@torch.no_grad()
+def _add_task_vector(
+    encoder: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    base: KoreanExtractor,
+    ancestor: str,
+    new_ids: list[int],
+) -> None:
+    """Add to ``encoder`` what the base model's encoder has learned since it was ``ancestor``.
+
+    This is task arithmetic (Ilharco et al., 2023): the difference of the weights is the base's task vector. The rows of
+    new tokens, which the ancestor lacks, are the base's.
+
+    Raises:
+        SwapError: The three encoders do not have the same tokens or weights, so they have no such ancestor.
+    """
+    before, of_before = load_encoder(ancestor, base.encoder.config, "reinit")
+    of_before.add_special_tokens({"additional_special_tokens": SchemaTransformer.SPECIAL_TOKENS})
+    for name, other in (("the base model", base.processor.tokenizer), (ancestor, of_before)):
+        if other.get_vocab() != tokenizer.get_vocab():
+            raise SwapError(f"--common_ancestor: {name} has other tokens than the encoder")
+    before.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+
+    def weights_of(module: PreTrainedModel) -> dict[str, torch.Tensor]:
+        rows = module.get_input_embeddings().weight
+        parameters = module.named_parameters()
+        return {name: weight[: len(tokenizer)] if weight is rows else weight for name, weight in parameters}
+
+    weights, learned, start = (weights_of(each) for each in (encoder, base.encoder, before))
+    for name, other in (("the base model's encoder", learned), (ancestor, start)):
+        if {key: weight.shape for key, weight in other.items()} != {key: each.shape for key, each in weights.items()}:
+            raise SwapError(f"--common_ancestor: {name} has weights of other shapes than the encoder")
+    for name, weight in weights.items():
+        weight += learned[name] - start[name]
+    encoder.get_input_embeddings().weight[new_ids] = base.encoder.get_input_embeddings().weight[new_ids]
 
 
 def _changes(base: KoreanExtractor, model: KoreanExtractor, rows: int) -> dict[str, tuple[str, str]]:

@@ -185,6 +185,7 @@ def _render(
         quoted=partial(json.dumps, ensure_ascii=False),
         base_model=swap.get("base_model", config["model_name"]),
         encoder=encoder,
+        common_ancestor=swap.get("common_ancestor"),
         swapped=encoder in licences,
         kept=list(swap.get("kept", {})),
         lora=bool(arguments.get("lora")),

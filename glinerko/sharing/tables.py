@@ -147,6 +147,8 @@ def swap_table(report: SwapReport) -> Table:
     table.add_column()
     table.add_row("base model", report.base_model)
     table.add_row("encoder", report.encoder)
+    if report.common_ancestor:
+        table.add_row("common ancestor", f"{report.common_ancestor}; added what the base's encoder has learned since")
     for name, (before, after) in report.changed.items():
         table.add_row(name, f"{before} → {after}")
     for module, (before, after) in report.parameters.items():

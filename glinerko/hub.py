@@ -185,7 +185,7 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, HFValidationError):
         return f"not the id of a repository ({first_line(error)})"
     if status == 403:
-        return "this token may not write there, or not read it: make one that may"
+        return "this token has no permission to read or write there: make one that has"
     if isinstance(error, RevisionNotFoundError):
         return "no such revision"
     if isinstance(error, RepositoryNotFoundError):

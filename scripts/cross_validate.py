@@ -189,6 +189,7 @@ def take_recipe() -> tuple[Path, list[str]]:
     cut = flags.index("--") if "--" in flags else len(flags)
     own, more = flags[:cut], flags[cut + 1 :]
     if {"-h", "--help"} & set(own):
+        sys.argv[1:] = ["--help"]
         return Path(), []
     if not own or own[0].startswith("-"):
         raise GlinerkoError("name a recipe first, for example recipes/real_corpus.yaml")

@@ -32,7 +32,9 @@ DATA = Path(__file__).parents[1] / "data"
 
 @dataclass
 class Arguments(SwapArguments):
-    all_candidates: bool = option(False, "check of all encoders in candidates_file instead of one")
+    all_candidates: bool = option(
+        False, "check of all encoders in candidates_file, by their files only, instead of one swap"
+    )
     candidates_file: str = option(str(DATA / "encoder_candidates.yaml"), "YAML list of {id: ..., domain: ...}")
     data_file: str | None = option(None, "documents in the format of training (default: the bundled sample corpus)")
     report_dir: str = option("outputs/verify", "directory for report.md and report.json")

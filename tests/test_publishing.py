@@ -172,7 +172,7 @@ def test_a_passing_fault_ends_in_success(hub, directory, fault, monkeypatch):
     [
         (Fault("POST", "/commit/", 500, times=99), "answered 500.*run it again later"),
         (Fault("POST", "/commit/", 409, times=99), "refused it .*409"),
-        (Fault("POST", "/commit/", 403, times=99), "may not write"),
+        (Fault("POST", "/commit/", 403, times=99), "no permission"),
         (Fault("PUT", "/lfs/", cut_after=10_000, times=99), "connection to the Hub failed.*not sent again"),
         (Fault("POST", "/preupload/", 401, times=99), "hf auth login"),
     ],
@@ -212,12 +212,12 @@ def test_a_slow_link_is_waited_for(hub, directory):
 @pytest.mark.parametrize(
     ("token", "name", "message"),
     [
-        (READ, NAME, "may not write"),
-        (GUEST, NAME, "may not write"),
+        (READ, NAME, "no permission"),
+        (GUEST, NAME, "no permission"),
         ("hf_unknown", NAME, "no valid token"),
         (None, NAME, "no valid token"),
         (WRITE, "ada/a/b", "not the id of a repository"),
-        (WRITE, "grace/model", "may not write"),
+        (WRITE, "grace/model", "no permission"),
     ],
 )
 def test_no_access_is_known_before_the_first_step(hub, monkeypatch, token, name, message):

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from gliner2 import AutoExtractor
+from gliner2.processor import SchemaTransformer
 from httpx2 import ConnectTimeout
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
@@ -19,7 +20,7 @@ from glinerko.corpus.words import KoreanWordSplitter
 from glinerko.hub import fetch
 from glinerko.model.extractor import load_extractor
 from glinerko.model.settings import Settings
-from glinerko.model.swap import swap_encoder, weight_checksum
+from glinerko.model.swap import SwapArguments, swap_encoder, weight_checksum
 
 HEADS = ("span_rep", "classifier", "count_pred", "count_embed")
 
@@ -98,12 +99,24 @@ def test_what_the_base_has_learned_since_the_common_ancestor_is_added(pair, rela
     assert set(report.kept) == set(HEADS)
 
 
+def test_special_tokens_that_only_the_ancestor_lacks_get_the_rows_of_the_base(pair, relatives):
+    tokenizer = load_encoder_tokenizer(relatives[1])
+    tokenizer.add_special_tokens({"additional_special_tokens": SchemaTransformer.SPECIAL_TOKENS})
+    tokenizer.save_pretrained(relatives[1])
+    model, report = swap_encoder(*relatives, common_ancestor=str(pair[1]))
+    rows, base = (each.get_input_embeddings().weight for each in (model.encoder, load_extractor(relatives[0]).encoder))
+    assert torch.equal(rows[-10:], base[len(rows) - 10 : len(rows)])
+    assert len(report.initialised) == 10
+
+
 @pytest.mark.parametrize(
     ("case", "message"),
     [
         ("no swap", "--common_ancestor is for a swap"),
         ("another tokenizer", "the base model has other tokens"),
-        ("another size", "ancestor has weights of other shapes"),
+        ("another size", "the base model's encoder has weights of other shapes"),
+        ("the encoder itself", "the encoder has the same weights, and has learned nothing since"),
+        ("a GLiNER2", "--common_ancestor .*base"),
     ],
 )
 def test_what_is_no_common_ancestor_is_refused(pair, relatives, tmp_path, case, message):
@@ -112,12 +125,22 @@ def test_what_is_no_common_ancestor_is_refused(pair, relatives, tmp_path, case, 
         encoder = None
     elif case == "another tokenizer":
         base = pair[0]
-    else:
+    elif case == "another size":
         config = DebertaV2Config.from_pretrained(ancestor)
         config.intermediate_size *= 2
         DebertaV2Model(config).save_pretrained(ancestor)
-    with pytest.raises(SwapError, match=message):
+    elif case == "the encoder itself":
+        ancestor = encoder
+    else:
+        ancestor = base
+    with pytest.raises(SwapError, match=message) as raised:
         swap_encoder(base, encoder, common_ancestor=str(ancestor))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_common_ancestor_without_a_swap_is_refused_with_the_options():
+    with pytest.raises(SwapError, match="is for a swap"):
+        SwapArguments(korean_encoder="none", common_ancestor="microsoft/mdeberta-v3-base")
 
 
 def test_special_rows_are_seeded(pair):

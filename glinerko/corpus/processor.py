@@ -18,7 +18,10 @@ from glinerko.corpus.tokens import MARK, ContinuationTokenizer
 from glinerko.corpus.words import WordSplitter, as_word_splitter
 
 MAX_WORD_LENGTH = 128
-"""Of a longer word (a DNA sequence) so many characters are read: an encoder may have few positions."""
+"""Of a longer word (a DNA sequence) so many characters are read: an encoder may have few positions.
+
+Their pieces are hardly ever more; rare characters can have several each.
+"""
 
 
 @dataclass(frozen=True)

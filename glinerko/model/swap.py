@@ -15,7 +15,7 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTraine
 from transformers.utils import logging
 
 from glinerko.cli import CONTENT, RESULT, check_options, option
-from glinerko.common import LoadError, SwapError, first_line
+from glinerko.common import GlinerkoError, LoadError, SwapError, first_line
 from glinerko.corpus.processor import KoreanSchemaTransformer
 from glinerko.corpus.schema import LabelSchema
 from glinerko.corpus.tokens import load_encoder_tokenizer
@@ -23,13 +23,15 @@ from glinerko.corpus.words import USER_DICTIONARY, load_word_splitter, word_spli
 from glinerko.hub import fetch, load_config, public_name, read_licence
 from glinerko.model.extractor import KoreanExtractor, load_extractor
 
+_NO_SWAP = "--common_ancestor is for a swap, and the base model keeps its own encoder"
+
 
 @dataclass
 class SwapOptions:
     """How a swap is done."""
 
     common_ancestor: str | None = option(
-        None, "encoder that both encoders come from; adds what the base's learned since (task arithmetic)", CONTENT
+        None, "encoder from which both were trained further; the base's task vector since then is added", CONTENT
     )
     head_init: str = option("keep", "weights of the heads: the base model's or new", RESULT, choices=["keep", "reinit"])
     max_width: int | None = option(
@@ -68,6 +70,11 @@ class ModelPair:
 @dataclass
 class SwapArguments(SwapOptions, ModelPair):
     """A swap as the command line describes it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.common_ancestor and self.encoder is None:
+            raise SwapError(_NO_SWAP)
 
     @property
     def encoder(self) -> str | None:
@@ -114,8 +121,9 @@ def check_compatibility(base: PretrainedConfig, encoder: PretrainedConfig) -> li
     reasons = []
     if type(base) is not type(encoder):
         reasons.append(f"its config class is {type(encoder).__name__}, the base encoder's {type(base).__name__}")
-    if base.hidden_size != encoder.hidden_size:
-        reasons.append(f"its hidden size is {encoder.hidden_size}, the heads expect {base.hidden_size}")
+    width = getattr(encoder, "hidden_size", None)
+    if base.hidden_size != width:
+        reasons.append(f"its hidden size is {width}, the heads expect {base.hidden_size}")
     return reasons
 
 
@@ -147,7 +155,7 @@ def swap_encoder(
     """
     chosen = SwapOptions(**options)
     if chosen.common_ancestor and encoder is None:
-        raise SwapError("--common_ancestor is for a swap, and the base model keeps its own encoder")
+        raise SwapError(_NO_SWAP)
     splitter = load_word_splitter(chosen.word_splitter, user_dictionary=chosen.user_dictionary)
     base = base or load_extractor(base_model)
     if encoder is None:
@@ -168,10 +176,10 @@ def swap_encoder(
         torch.manual_seed(seed)
         model = _new_model(type(base), config, module.config, tokenizer)
         model.encoder = module
-        new_ids = tokenizer.convert_tokens_to_ids(special_tokens)
-        _fit_embeddings(module, new_ids, len(tokenizer))
+        _fit_embeddings(module, tokenizer.convert_tokens_to_ids(special_tokens), len(tokenizer))
+        rows_of_base = []
         if chosen.common_ancestor:
-            _add_task_vector(module, tokenizer, base, chosen.common_ancestor, new_ids)
+            rows_of_base = _add_task_vector(module, tokenizer, base, chosen.common_ancestor)
     model.processor = KoreanSchemaTransformer(
         tokenizer, splitter, config.token_pooling, chosen.continuation_pieces, config.architecture
     )
@@ -195,10 +203,10 @@ def swap_encoder(
         else:
             report.initialised[head] = "with new weights, as gliner2 does"
         report.parameters[head] = (_count(getattr(base, head)), _count(getattr(model, head)))
-    origin = "at random around the mean of the vocabulary's rows"
+    report.initialised |= dict.fromkeys(special_tokens, "at random around the mean of the vocabulary's rows")
     if chosen.common_ancestor:
-        report.common_ancestor, origin = public_name(chosen.common_ancestor), "with the base model's rows"
-    report.initialised |= dict.fromkeys(special_tokens, origin)
+        report.common_ancestor = public_name(chosen.common_ancestor)
+        report.initialised |= dict.fromkeys(rows_of_base, "with the base model's rows")
     report.parameters["encoder"] = (_count(base.encoder), _count(module))
     report.changed = _changes(base, model, rows)
     return model.eval(), report
@@ -274,39 +282,44 @@ def _fit_embeddings(encoder: PreTrainedModel, new_ids: list[int], vocabulary_siz
 
 @torch.no_grad()
 def _add_task_vector(
-    encoder: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    base: KoreanExtractor,
-    ancestor: str,
-    new_ids: list[int],
-) -> None:
+    encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: KoreanExtractor, ancestor: str
+) -> list[str]:
     """Add to ``encoder`` what the base model's encoder has learned since it was ``ancestor``.
 
-    This is task arithmetic (Ilharco et al., 2023): the difference of the weights is the base's task vector. The rows of
-    new tokens, which the ancestor lacks, are the base's.
+    This is task arithmetic (Ilharco et al., 2023): the difference of the weights is the base's task vector.
+
+    Returns:
+        The tokens of GLiNER2 that the ancestor lacks. They have no difference, and get the base's rows.
 
     Raises:
-        SwapError: The three encoders do not have the same tokens or weights, so they have no such ancestor.
+        SwapError: The ancestor cannot be loaded, or both encoders were not trained further from it.
     """
-    before, of_before = load_encoder(ancestor, base.encoder.config, "reinit")
+    refused = f"--common_ancestor {ancestor}:"
+    try:
+        before, of_before = load_encoder(ancestor, base.encoder.config, "reinit")
+    except GlinerkoError as error:
+        raise SwapError(f"--common_ancestor {error}") from error
+    new_tokens = [token for token in SchemaTransformer.SPECIAL_TOKENS if token not in of_before.get_vocab()]
     of_before.add_special_tokens({"additional_special_tokens": SchemaTransformer.SPECIAL_TOKENS})
-    for name, other in (("the base model", base.processor.tokenizer), (ancestor, of_before)):
-        if other.get_vocab() != tokenizer.get_vocab():
-            raise SwapError(f"--common_ancestor: {name} has other tokens than the encoder")
+    for name, other in (("the base model", base.processor.tokenizer), ("the encoder", tokenizer)):
+        if other.get_vocab() != of_before.get_vocab():
+            raise SwapError(f"{refused} {name} has other tokens")
     before.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 
-    def weights_of(module: PreTrainedModel) -> dict[str, torch.Tensor]:
-        rows = module.get_input_embeddings().weight
-        parameters = module.named_parameters()
-        return {name: weight[: len(tokenizer)] if weight is rows else weight for name, weight in parameters}
-
-    weights, learned, start = (weights_of(each) for each in (encoder, base.encoder, before))
-    for name, other in (("the base model's encoder", learned), (ancestor, start)):
-        if {key: weight.shape for key, weight in other.items()} != {key: each.shape for key, each in weights.items()}:
-            raise SwapError(f"--common_ancestor: {name} has weights of other shapes than the encoder")
+    weights, learned, start = (dict(module.named_parameters()) for module in (encoder, base.encoder, before))
+    rows = next(name for name, weight in start.items() if weight is before.get_input_embeddings().weight)
+    if rows in learned:  # a base may have more rows than tokens
+        learned[rows] = learned[rows][: len(tokenizer)]
+    for name, other in (("the base model's encoder", learned), ("the encoder", weights)):
+        if {key: weight.shape for key, weight in other.items()} != {key: weight.shape for key, weight in start.items()}:
+            raise SwapError(f"{refused} {name} has weights of other shapes")
+        if all(torch.equal(other[key], weight) for key, weight in start.items() if key != rows):
+            raise SwapError(f"{refused} {name} has the same weights, and has learned nothing since")
     for name, weight in weights.items():
         weight += learned[name] - start[name]
-    encoder.get_input_embeddings().weight[new_ids] = base.encoder.get_input_embeddings().weight[new_ids]
+    new_ids = tokenizer.convert_tokens_to_ids(new_tokens)
+    weights[rows][new_ids] = learned[rows][new_ids]
+    return new_tokens
 
 
 def _changes(base: KoreanExtractor, model: KoreanExtractor, rows: int) -> dict[str, tuple[str, str]]:

@@ -409,7 +409,7 @@ def verify_swap(
     try:
         model, _ = swap_encoder(base_directory, directory, schema=schema, seed=seed, base=base, **options)
     except GlinerkoError as error:
-        yield Check("forward pass", FAIL, str(error), "fix what failed above, or choose another encoder")
+        yield Check("forward pass", FAIL, str(error), "fix this, or choose another encoder")
         yield from _skip("there is no swapped model", *_TRIAL)
         return
     model.configure(window={"max_length": min(MAX_LENGTH, model.encoder.config.max_position_embeddings)})

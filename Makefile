@@ -61,7 +61,7 @@ demo-tasks: $(BIN)/.installed  ## the same with classes, relations and structure
 test: $(BIN)/.installed  ## all tests, two at a time: make test WORKERS=8
 	$(PYTEST)
 
-test-fast: $(BIN)/.installed  ## without the slow tests: about a minute
+test-fast: $(BIN)/.installed  ## without the slow tests: some minutes
 	$(PYTEST) -m "not slow"
 
 lint: $(BIN)/.installed  ## ruff, as CI runs it

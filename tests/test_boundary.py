@@ -274,7 +274,7 @@ def test_a_few_long_documents_are_read_in_long_windows(model, write_rows, sample
 NAMES = {"safe files", "gate", "loss and gradients", "heads kept", "save and reload", "extraction"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rows(sample_rows):
     return sample_rows.select(range(40))
 

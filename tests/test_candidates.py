@@ -38,7 +38,7 @@ CANDIDATES = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def texts(sample_rows):
     return trial_texts(sample_rows)
 

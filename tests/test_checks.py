@@ -30,12 +30,12 @@ NAMES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rows(sample_rows):
     return sample_rows.select(range(40))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def texts(rows):
     return checks.trial_texts(rows)[0]
 

@@ -47,7 +47,7 @@ TOAST = "document.querySelector('[data-testid=toast-body]')?.innerText"
 INSTALL = ["--install_from", "git+https://example.org/glinerko"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def saved(pair, schema, tmp_path_factory):
     """A tiny model that finds everything, and its card."""
     from glinerko.model.swap import swap_encoder
@@ -60,7 +60,7 @@ def saved(pair, schema, tmp_path_factory):
     return directory
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(saved, tmp_path_factory):
     """The running script: its address, and what it writes."""
     output, temporary = tmp_path_factory.mktemp("output"), tmp_path_factory.mktemp("temporary")
@@ -112,7 +112,7 @@ def entities_of(model, text: str, *arguments, **options) -> list[dict]:
     ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def reference(saved):
     """The model as the server loads it."""
     from glinerko.model.attention import read_faster

@@ -23,7 +23,7 @@ from glinerko.model.extractor import load_extractor
 from glinerko.model.prediction import FLOOR, Predictions, predict_spans
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def saved(bases, pair, schema, tmp_path_factory):
     """Two models that differ in architecture, word splitter and threshold."""
     directories = []

@@ -167,7 +167,7 @@ def test_the_page_shows_any_label(label):
     assert f"predicted 0.90, {wrong}; gold, {wrong}" in shown.titles
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def directory(tmp_path_factory):
     return tmp_path_factory.mktemp("plots")
 
@@ -185,7 +185,7 @@ def test_plots_show_any_label(directory, labels):
     assert [line for line in told if not line.startswith("No installed font has")] == []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def published(tmp_path_factory):
     """A function that writes the card of the example for a model of another name, with a label of another name."""
     source = ROOT / "docs" / "model_card"

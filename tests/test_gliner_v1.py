@@ -14,7 +14,7 @@ from glinerko.scoring.gliner import load_gliner, predict_with_gliner
 ASKED = ("disease", "drug")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def directory(pair, tmp_path_factory):
     pytest.importorskip("gliner", reason="the optional package: make gliner")
     return gliner_v1(pair[1], tmp_path_factory.mktemp("v1") / "model", max_len=20)

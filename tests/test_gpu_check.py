@@ -24,7 +24,7 @@ from glinerko.training.texts import word_piece_tokenizer
 NEED_A_GPU = {"waits", "fsdp", "compile"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def gpu_check():
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import gpu_check

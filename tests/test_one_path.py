@@ -36,7 +36,7 @@ LABELS = ["Disease", "Drug", "Procedure", "Biomarker"]
 THRESHOLD = 0.9
 
 
-@pytest.fixture(scope="module", params=["span", "boundary"])
+@pytest.fixture(scope="session", params=["span", "boundary"])
 def saved(request, bases, pair, schema, tmp_path_factory):
     """A model whose scores spread over (0, 1), with labels, descriptions, a threshold and short windows."""
     directory = tmp_path_factory.mktemp("saved")
@@ -51,7 +51,7 @@ def extractor(saved):
     return load_extractor(saved)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def texts():
     """Documents of one window and of many, up to 5,000 characters, with real ones where there are some."""
     short = load_rows(str(SAMPLE / "train.jsonl"))[0]["text"][:40]

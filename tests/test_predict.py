@@ -211,7 +211,7 @@ def test_rows_are_read_without_a_cache_that_can_be_written(tmp_path, monkeypatch
     assert f"{tmp_path / 'file'}: cannot be written" in said
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def saved(pair, schema, tmp_path_factory):
     """A tiny model that finds everything."""
     from glinerko.model.swap import swap_encoder

@@ -58,7 +58,7 @@ PRETRAIN = "scripts/pretrain_encoder.py"
 TEXTS = ["당뇨병 환자에게 인슐린을 투여함", "고혈압 환자에게 암로디핀을 투여함", "당뇨병으로 내원함"] * 4
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=word_piece_tokenizer(TEXTS, 100, 3), **SPECIAL_TOKENS)
 
@@ -318,7 +318,7 @@ def test_positions_that_no_row_has_are_not_scored_and_nothing_changes(longest, f
     assert (own_positions < all_positions) == fewer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small(tmp_path_factory):
     """The flags of a run of some seconds, and its directory."""
     directory = tmp_path_factory.mktemp("pretraining") / "run"

@@ -39,7 +39,7 @@ def hub(monkeypatch, tmp_path):
         yield hub
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def saved(pair, schema, sample_rows, tmp_path_factory):
     return save_run(pair, schema, sample_rows, tmp_path_factory.mktemp("run"))
 

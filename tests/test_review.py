@@ -31,13 +31,13 @@ MIN_SCORE = 0.03  # parts the planted faults from the others
 HOSTILE = """<img src=x onerror="document.title='changed'">"""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def clean(sample_rows):
     """Documents of the sample corpus."""
     return [Example.from_row(row) for row in sample_rows.select(range(150))]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def words(clean):
     return load_word_splitter("korean").split_batch([example.text for example in clean])
 
@@ -312,7 +312,7 @@ def run(*arguments, python=PYTHON):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def reviewed(clean, words, tmp_path_factory):
     """A corpus with planted faults, some rows of it with mention strings, and the output of the script."""
     directory = tmp_path_factory.mktemp("review")

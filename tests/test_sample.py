@@ -13,12 +13,12 @@ from glinerko.corpus.rows import Example
 from glinerko.corpus.splits import shared_texts
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def splits():
     return {split: load_rows(str(SAMPLE / f"{split}.jsonl"))[0] for split in ("train", "validation", "test")}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def documents():
     """The rows of the corpus with all four tasks, as they are written."""
     return {

@@ -20,7 +20,7 @@ OUR_TOKENS = {"nlp": {"tokenizer": {"@tokenizers": "glinerko.Words.v1"}}}
 SPACY_TOKENS = {"nlp": {"tokenizer": {"@tokenizers": "spacy.Tokenizer.v1"}}}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def texts():
     texts = load_rows(str(SAMPLE / "test.jsonl"))[0]["text"][:12]
     return [*texts, "", "  \n ", " ".join(texts * 5)]

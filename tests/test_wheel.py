@@ -19,7 +19,7 @@ from glinerko.sharing.card import write_card
 from glinerko.sharing.publishing import prepare_repository, publish
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tracked():
     """The files of a clean checkout."""
     listed = subprocess.run(
@@ -33,7 +33,7 @@ def tracked():
     return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wheel(tracked, tmp_path_factory):
     """The wheel that is built from these files only."""
     checkout, output = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("wheel")

@@ -20,7 +20,7 @@ from glinerko.corpus.words import WordSplitter, as_word_splitter
 MAX_WORD_LENGTH = 128
 """Of a longer word (a DNA sequence) so many characters are read: an encoder may have few positions.
 
-Their pieces are hardly ever more; rare characters can have several each.
+They rarely make more pieces than that; only rare characters have several each.
 """
 
 

@@ -68,14 +68,11 @@ def test_encoder_weights_arrive_and_only_special_rows_are_new(pair):
 def relatives(pair, tmp_path):
     """(base model, encoder) that were trained on from the encoder of ``pair``."""
     model, _ = swap_encoder(*pair, seed=7)
-    with torch.no_grad():
-        for weight in model.encoder.parameters():
-            weight += 0.01 * torch.randn_like(weight)
-    model.save_pretrained(tmp_path / "base")
     encoder = AutoModel.from_pretrained(pair[1])
     with torch.no_grad():
-        for weight in encoder.parameters():
+        for weight in (*model.encoder.parameters(), *encoder.parameters()):
             weight += 0.01 * torch.randn_like(weight)
+    model.save_pretrained(tmp_path / "base")
     encoder.save_pretrained(shutil.copytree(pair[1], tmp_path / "child"))
     return tmp_path / "base", tmp_path / "child"
 

@@ -109,7 +109,7 @@ class CarriedWordSplitter:
 
     def tokens(self, text: str, words: Sequence[Offsets]) -> list[str]:
         """What the tokenizer gets for each word of ``text``."""
-        tokens = [self.splitter.token(text[start : min(end, start + MAX_WORD_LENGTH)]) for start, end in words]
+        tokens = [self.splitter.token(text[start:end][:MAX_WORD_LENGTH]) for start, end in words]
         if self.continuation is None:
             return tokens
         flags = self.continuation.continuing(text, words)

@@ -162,8 +162,7 @@ def swap_encoder(
         module, tokenizer = base.encoder, base.processor.tokenizer
     else:
         module, tokenizer = load_encoder(encoder, base.encoder.config, chosen.head_init)
-    special_tokens = [token for token in SchemaTransformer.SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
-    tokenizer.add_special_tokens({"additional_special_tokens": SchemaTransformer.SPECIAL_TOKENS})
+    new_tokens = _add_special_tokens(tokenizer)
 
     name = base.config.model_name if encoder is None else public_name(encoder)
     changes = {"token_pooling": chosen.token_pooling or base.config.token_pooling, "model_name": name}
@@ -176,10 +175,11 @@ def swap_encoder(
         torch.manual_seed(seed)
         model = _new_model(type(base), config, module.config, tokenizer)
         model.encoder = module
-        _fit_embeddings(module, tokenizer.convert_tokens_to_ids(special_tokens), len(tokenizer))
-        rows_of_base = []
+        _fit_embeddings(module, tokenizer.convert_tokens_to_ids(new_tokens), len(tokenizer))
+        rows_of = dict.fromkeys(new_tokens, "at random around the mean of the vocabulary's rows")
         if chosen.common_ancestor:
-            rows_of_base = _add_task_vector(module, tokenizer, base, chosen.common_ancestor)
+            of_base = _add_task_vector(module, tokenizer, base, chosen.common_ancestor)
+            rows_of |= dict.fromkeys(of_base, "with the base model's rows")
     model.processor = KoreanSchemaTransformer(
         tokenizer, splitter, config.token_pooling, chosen.continuation_pieces, config.architecture
     )
@@ -193,6 +193,7 @@ def swap_encoder(
 
     parents = [each for each in (base_model, encoder, chosen.common_ancestor) if each is not None]
     report = SwapReport(public_name(base_model), "the base model's own" if encoder is None else public_name(encoder))
+    report.common_ancestor = chosen.common_ancestor and public_name(chosen.common_ancestor)
     report.licences = {public_name(parent): read_licence(fetch(parent)) for parent in parents}
     for head in heads:
         if chosen.head_init == "keep":
@@ -203,10 +204,7 @@ def swap_encoder(
         else:
             report.initialised[head] = "with new weights, as gliner2 does"
         report.parameters[head] = (_count(getattr(base, head)), _count(getattr(model, head)))
-    report.initialised |= dict.fromkeys(special_tokens, "at random around the mean of the vocabulary's rows")
-    if chosen.common_ancestor:
-        report.common_ancestor = public_name(chosen.common_ancestor)
-        report.initialised |= dict.fromkeys(rows_of_base, "with the base model's rows")
+    report.initialised |= rows_of
     report.parameters["encoder"] = (_count(base.encoder), _count(module))
     report.changed = _changes(base, model, rows)
     return model.eval(), report
@@ -266,6 +264,13 @@ def _new_model(
     return kind(config, encoder_config=shell, tokenizer=tokenizer)
 
 
+def _add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Add GLiNER2's special tokens, and return those that were not there."""
+    new_tokens = [token for token in SchemaTransformer.SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
+    tokenizer.add_special_tokens({"additional_special_tokens": SchemaTransformer.SPECIAL_TOKENS})
+    return new_tokens
+
+
 def _fit_embeddings(encoder: PreTrainedModel, new_ids: list[int], vocabulary_size: int) -> None:
     """Give every token one row, and new tokens rows drawn around the mean of the others, with their spread.
 
@@ -299,8 +304,7 @@ def _add_task_vector(
         before, of_before = load_encoder(ancestor, base.encoder.config, "reinit")
     except GlinerkoError as error:
         raise SwapError(f"--common_ancestor {error}") from error
-    new_tokens = [token for token in SchemaTransformer.SPECIAL_TOKENS if token not in of_before.get_vocab()]
-    of_before.add_special_tokens({"additional_special_tokens": SchemaTransformer.SPECIAL_TOKENS})
+    new_tokens = _add_special_tokens(of_before)
     for name, other in (("the base model", base.processor.tokenizer), ("the encoder", tokenizer)):
         if other.get_vocab() != of_before.get_vocab():
             raise SwapError(f"{refused} {name} has other tokens")
